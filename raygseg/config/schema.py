@@ -7,7 +7,7 @@ a folder, a Parquet file or folder, `s3://bucket/prefix`, or `toy://STYLE?count=
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,7 +18,9 @@ Positive = Annotated[float, Field(gt=0.0)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
 
 
 class Runtime(Section):
@@ -39,9 +41,14 @@ class Runtime(Section):
 
 
 class Run(Section):
-    """What every kind of run has."""
+    """What every kind of run has. `outside_fingerprint`: keys that do not decide the result."""
 
-    name: str = Field(..., pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run, its folder and its model")
+    outside_fingerprint: ClassVar[frozenset[str]] = frozenset({"runtime"})
+
+    kind: str
+    name: str = Field(
+        ..., pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run, its folder and its model"
+    )
     seed: int = Field(0, description="all randomness follows from it")
     runtime: Runtime = Runtime()
 
@@ -53,7 +60,9 @@ class Images(Section):
     resolution: PositiveInt = Field(..., description="pictures are resized (area/Lanczos) to this square")
     flip: bool = Field(True, description="also show mirrored pictures")
     limit: int = Field(0, ge=0, description="use only the first so many; 0: all")
-    max_bad_fraction: Fraction = Field(0.05, description="corrupt pictures are skipped up to this share, then it is an error")
+    max_bad_fraction: Fraction = Field(
+        0.05, description="corrupt pictures are skipped up to this share, then it is an error"
+    )
 
 
 class Schedule(Section):
@@ -132,7 +141,9 @@ class GanOptimiser(Section):
     lr_discriminator: Positive = 0.002
     ema_kimg: Positive = 10.0
     ema_ramp: NonNegative = Field(0.05, description="0: no ramp")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="of the convolutions in the main phases; regularisers are always fp32")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="of the convolutions in the main phases; regularisers are always fp32"
+    )
 
 
 class GanConfig(Run):
@@ -161,6 +172,7 @@ class HeadNetwork(Section):
 
 class HeadTraining(Section):
     steps: PositiveInt = 400
+    batch_size: PositiveInt = Field(2, description="labelled samples a step")
     lr: Positive = 1e-3
     weight_decay: NonNegative = 1e-3
     class_balance: Fraction = Field(0.5, description="class weights are frequency^-x, clipped to [0.5, 5]")
@@ -170,7 +182,9 @@ class HeadTraining(Section):
 class HeadConfig(Run):
     kind: Literal["head"] = "head"
     generator: str = Field(..., description="generator bundle: folder, s3:// or models:/NAME@alias")
-    samples: str = Field(..., description="folder of labelled samples: labels.json and SEED.png masks (see `raygseg sample`)")
+    samples: str = Field(
+        ..., description="folder of labelled samples: labels.json and SEED.png masks (see `raygseg sample`)"
+    )
     truncation_psi: Positive = Field(1.0, description="truncation under which pairs will be sampled")
     head: HeadNetwork = HeadNetwork()
     training: HeadTraining = HeadTraining()
@@ -237,6 +251,8 @@ class SegmenterConfig(Run):
 
 
 class GenerateConfig(Run):
+    outside_fingerprint: ClassVar[frozenset[str]] = frozenset({"runtime", "output", "mode", "actors"})
+
     kind: Literal["generate"] = "generate"
     sampler: str = Field(..., description="sampler bundle: folder, s3:// or models:/NAME@alias")
     num_pairs: PositiveInt
@@ -250,6 +266,8 @@ class GenerateConfig(Run):
 
 
 class EvaluateConfig(Run):
+    outside_fingerprint: ClassVar[frozenset[str]] = frozenset({"runtime", "output", "overlays", "promote"})
+
     kind: Literal["evaluate"] = "evaluate"
     model: str = Field(..., description="segmenter bundle: folder, s3:// or models:/NAME@alias")
     data: str = Field(..., description="pictures with masks: folder, Parquet or toy://")

@@ -12,15 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-
-from raygseg.errors import ConfigError
-from raygseg.seeding import numpy_rng
 
 Point = tuple[float, float]
 Colour = tuple[float, float, float]
 
-STYLES = ("default", "ood")
 BACKGROUND, TORSO, HEAD, FACE, LEFT_ARM, RIGHT_ARM, LEFT_LEG, RIGHT_LEG, TAIL = range(9)
 
 
@@ -56,7 +51,6 @@ class Block:
     angle: float
     square: float
     skin: Skin
-    eyes: tuple[float, float, Colour] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +62,7 @@ class Scene:
         sky: colours of the backdrop at its two ends, and the direction from one to the other in radians.
         blobs: soft spots (x, y, radius, colour, opacity) over the backdrop.
         light: direction of the light (x, y) and its strength in [0, 1].
+        eyes: colour of the two eyes on the face.
         outline: width of the drawn contour, 0 for none; `ink` is its colour.
         noise: standard deviation of the pixel noise, in units of full range.
         inverted: the finished picture is a negative.
@@ -78,13 +73,14 @@ class Scene:
     sky: tuple[Colour, Colour, float]
     blobs: tuple[tuple[float, float, float, Colour, float], ...]
     light: tuple[float, float, float]
+    eyes: Colour
     outline: float = 0.0
     ink: Colour = (0.0, 0.0, 0.0)
     noise: float = 0.0
     inverted: bool = False
 
 
-class _Draw:
+class Draw:
     """Short words for the draws a scene needs."""
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -103,37 +99,19 @@ class _Draw:
         return colorsys.hsv_to_rgb(hue % 1.0, self.between(*saturation), self.between(*value))
 
 
-def draw_scene(seed: int, index: int, style: str = "default") -> Scene:
-    """The scene of picture `index` of set `seed`.
-
-    Geometry is drawn first and alike for all styles, so styles share their label maps.
-
-    Raises:
-        ConfigError: the style is unknown.
-    """
-    if style not in STYLES:
-        raise ConfigError(f"unknown toy style '{style}'", f"use one of {', '.join(STYLES)}")
-    draw = _Draw(numpy_rng(seed, "toy-scene", index))
-    shapes = _draw_robot(draw)
-    turn, light_strength = draw.between(0.0, math.tau), draw.between(0.25, 0.5)
-    light = (math.cos(turn), math.sin(turn), light_strength)
-    clutter_shapes = [_draw_clutter(draw) for _ in range(4)]
-    return (_dress if style == "default" else _stain)(draw, shapes, clutter_shapes, light)
-
-
 Shape = Callable[[Skin], Chain | Block]
 
 
-def _draw_robot(draw: _Draw) -> list[tuple[int, Shape]]:
+def draw_robot(draw: Draw) -> list[tuple[int, Shape]]:
     """The robot's parts back to front, each waiting for its skin."""
-    width, height = draw.between(0.20, 0.34), draw.between(0.22, 0.34)
-    head_half = (draw.between(0.21, 0.35), draw.between(0.17, 0.26))
+    width, height = draw.between(0.23, 0.36), draw.between(0.23, 0.33)
+    head_half = (draw.between(0.24, 0.36), draw.between(0.19, 0.27))
     thigh, shin = draw.between(0.13, 0.25), draw.between(0.13, 0.25)
-    body_turn, scale = math.radians(draw.between(-20, 20)), draw.between(0.9, 1.12)
-    head_turn = body_turn + math.radians(draw.between(-16, 16))
+    body_turn, scale = math.radians(draw.between(-20, 20)), draw.between(1.02, 1.2)
+    head_turn = body_turn + math.radians(draw.between(-12, 12))
     # The middle of the whole figure, not of the torso, sits near the picture's middle.
     rise = (0.85 * height + thigh + shin + 0.1 - height - 1.8 * head_half[1]) / 2
-    middle = (draw.between(-0.1, 0.1), draw.between(-0.08, 0.08))
+    middle = (draw.between(-0.1, 0.1), draw.between(-0.07, 0.07))
     cos, sin = math.cos(body_turn) * scale, math.sin(body_turn) * scale
 
     def place(x: float, y: float) -> Point:
@@ -166,5 +144,51 @@ def _draw_robot(draw: _Draw) -> list[tuple[int, Shape]]:
     ]
 
 
-def _sides(left: int) -> tuple[Point, Point] | tuple[tuple[float, int], tuple[float, int]]:
+def _sides(left: int) -> tuple[tuple[float, int], tuple[float, int]]:
     return (-1.0, left), (1.0, left + 1)
+
+
+def _bent(start: Point, steps: list[tuple[float, float]]) -> list[Point]:
+    """Joints of a limb: `steps` are (angle from straight down in degrees, length)."""
+    points = [start]
+    for angle, length in steps:
+        x, y = points[-1]
+        points.append((x + math.sin(math.radians(angle)) * length, y + math.cos(math.radians(angle)) * length))
+    return points
+
+
+def _leg(
+    draw: Draw, side: float, width: float, height: float, thigh: float, shin: float
+) -> tuple[list[Point], list[float]]:
+    spread, bend = draw.between(0, 32), draw.between(-26, 22)
+    hip = (side * width * 0.55, height * 0.8)
+    knee, foot = draw.between(0.105, 0.145), draw.between(0.1, 0.16)
+    return _bent(hip, [(side * spread, thigh), (side * (spread + bend), shin)]), [knee, knee * 0.95, foot]
+
+
+def _arm(draw: Draw, side: float, width: float, height: float) -> tuple[list[Point], list[float]]:
+    lift, bend = draw.between(20, 115), draw.between(-45, 55)
+    shoulder = (side * (width - 0.03), -height * 0.62)
+    upper, lower = draw.between(0.19, 0.3), draw.between(0.16, 0.27)
+    sleeve, hand = draw.between(0.09, 0.13), draw.between(0.09, 0.145)
+    return _bent(shoulder, [(side * lift, upper), (side * (lift + bend), lower)]), [sleeve, sleeve * 0.92, hand]
+
+
+def _tail(draw: Draw, width: float, height: float) -> tuple[list[Point], list[float]]:
+    side = draw.side()
+    lift, curl = draw.between(62, 92), draw.between(10, 75)
+    root = (side * width * 0.45, height * 0.55)
+    first, second = draw.between(0.36, 0.46), draw.between(0.22, 0.32)
+    base = draw.between(0.09, 0.12)
+    return _bent(root, [(side * lift, first), (side * (lift + curl), second)]), [base, base, draw.between(0.08, 0.14)]
+
+
+def draw_clutter(draw: Draw) -> Shape:
+    """A shape of the background class: a bar or a stone, limb-sized, anywhere in the frame."""
+    at, angle = (draw.between(-1, 1), draw.between(-1, 1)), draw.between(0, math.tau)
+    if draw.chance(0.5):
+        reach, radius = draw.between(0.15, 0.5), draw.between(0.07, 0.13)
+        joints = (at, (at[0] + reach * math.cos(angle), at[1] + reach * math.sin(angle)))
+        return lambda skin: Chain(BACKGROUND, joints, (radius, radius), skin)
+    half, square = (draw.between(0.1, 0.3), draw.between(0.1, 0.3)), draw.between(0, 0.95)
+    return lambda skin: Block(BACKGROUND, at, half, angle, square, skin)

@@ -1,0 +1,13 @@
+"""Measure one mechanism: `python jobs/benchmark.py hypercolumn --json`.
+
+The same call as `raygseg benchmark`; runs from a checkout that is not installed, as `ray job submit` uploads it.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from raygseg.cli.app import main
+
+if __name__ == "__main__":
+    sys.exit(main(["benchmark", *sys.argv[1:]]))

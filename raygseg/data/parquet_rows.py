@@ -1,0 +1,132 @@
+"""Parquet tables as sources: a column `image` and, where labelled, `mask`, as bytes or {bytes, path} structs.
+
+Row groups are read as wanted and kept, still encoded, up to a budget of bytes: reading in order
+costs one pass; reading at random is fast while the encoded table fits in the budget.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raygseg.data.folder import Classes, read_classes, read_labelled
+from raygseg.data.object_store import exists, filesystem, is_s3, join, list_files, local_path, read_bytes, translated
+from raygseg.data.picture_files import ClassMap, Picture, decode_picture
+from raygseg.data.source_address import SourceAddress
+from raygseg.errors import DataError
+from raygseg.labels import LabelSpace
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ENCODED_LIMIT = 1 << 30  # bytes of encoded pictures kept
+
+
+class ParquetRows:
+    """Rows of one or more Parquet files. Raises DataError naming the file that is no table of pictures."""
+
+    checked = False
+
+    def __init__(self, files: Sequence[str], classes: Classes | None = None) -> None:
+        self._files, self._classes = files, classes
+        self._columns = ["image"] if classes is None else ["image", "mask"]
+        self._groups: list[tuple[int, int]] = []  # (file, row group)
+        self._lock, self._kept, self._kept_bytes = threading.Lock(), OrderedDict[int, "pa.Table"](), 0
+        counts: list[int] = []
+        self.names: list[str] = []
+        self._facts: list[list[Any]] = []
+        for number, file in enumerate(files):
+            metadata = self._open(file).metadata
+            self._facts.append([file.rpartition("/")[2], metadata.num_rows, metadata.serialized_size])
+            for group in range(metadata.num_row_groups):
+                self._groups.append((number, group))
+                counts.append(metadata.row_group(group).num_rows)
+            self.names += [f"{self._facts[-1][0]}#{row}" for row in range(metadata.num_rows)]
+        self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+    def picture(self, row: int, resolution: int | None) -> Picture:
+        return decode_picture(self._cell(row, "image"), resolution)
+
+    def labelled(self, row: int, resolution: int | None) -> tuple[Picture, ClassMap]:
+        assert self._classes is not None, "opened without masks"
+        return read_labelled(self._cell(row, "image"), self._cell(row, "mask"), resolution, self._classes)
+
+    def identity(self, rows: Sequence[int]) -> Mapping[str, Any]:
+        whole = len(rows) == len(self.names)
+        return {"parquet": self._facts, "rows": "all" if whole else list(rows)}
+
+    def _open(self, file: str) -> Any:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        system, path = filesystem(file)
+        with translated(file):
+            try:
+                opened = parquet.ParquetFile(path, filesystem=system)
+            except pa.ArrowInvalid as error:
+                raise DataError(f"{file}: not a Parquet file ({error})", "copy or write the file again") from error
+        missing = [c for c in self._columns if c not in opened.schema_arrow.names]
+        if missing:
+            raise DataError(
+                f"{file}: no column '{missing[0]}' (it has {opened.schema_arrow.names})",
+                "name the columns image and mask; each holds encoded files as bytes",
+            )
+        return opened
+
+    def _cell(self, row: int, column: str) -> bytes:
+        group = int(np.searchsorted(self._starts, row, side="right")) - 1
+        value = self._group(group).column(column)[row - int(self._starts[group])].as_py()
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(content, bytes):
+            kind = "mask" if column == "mask" else "picture"
+            raise DataError(f"{kind} is missing", f"put the encoded file's bytes into column '{column}'")
+        return content
+
+    def _group(self, group: int) -> pa.Table:
+        """The row group, from what is kept or from the file; the longest unused is dropped."""
+        with self._lock:
+            if group in self._kept:
+                self._kept.move_to_end(group)
+                return self._kept[group]
+            number, index = self._groups[group]
+            with translated(self._files[number]):
+                table = self._open(self._files[number]).read_row_group(index, columns=self._columns)
+            self._kept[group] = table
+            self._kept_bytes += table.nbytes
+            while self._kept_bytes > ENCODED_LIMIT and len(self._kept) > 1:
+                _, dropped = self._kept.popitem(last=False)
+                self._kept_bytes -= dropped.nbytes
+            return table
+
+
+def table_files(place: str) -> list[str]:
+    """The Parquet files of a place: itself, or all below it in name order."""
+    if place.endswith(".parquet"):
+        if exists(place):
+            return [place]
+        raise DataError(f"{place}: no such file", "check the path")
+    return [join(place, e.name) for e in list_files(place, ".parquet")]
+
+
+def table_classes(place: str, coarse: bool) -> Classes:
+    """Classes of a table: from the manifest of a pair set, else labels.json or meta.json beside or above it."""
+    folder = place.rpartition("/")[0] if place.endswith(".parquet") else place
+    manifest = join(folder, "manifest.json") if is_s3(place) else str(local_path(folder or ".") / "manifest.json")
+    if exists(manifest) and not coarse:
+        document = json.loads(read_bytes(manifest))
+        if isinstance(document.get("labels"), dict):
+            return Classes(LabelSpace.from_dict(document["labels"], manifest))
+    return read_classes(folder or ".", coarse)
+
+
+def parquet_rows(address: SourceAddress, labelled: bool) -> tuple[ParquetRows, LabelSpace | None]:
+    """Open the table(s) of a source. Raises DataError where a split is asked for: tables have none."""
+    if address.split:
+        raise DataError(f"{address.place}: Parquet sources have no splits", "take ?split= off the source")
+    classes = table_classes(address.place, address.coarse) if labelled else None
+    return ParquetRows(table_files(address.place), classes), classes.labels if classes else None

@@ -1,0 +1,86 @@
+"""Endless shuffled sequences of pictures as functions of position: resuming needs the number only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raygseg.data.picture_sets import LabelledSet, PictureSet
+from raygseg.errors import DataError
+from raygseg.seeding import derive_seed, numpy_rng
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class _Sized(Protocol):
+    def __len__(self) -> int: ...
+
+
+class _Order:
+    """Picture number n is `permutation of epoch n // N` at n mod N, seeded by (seed, "order", epoch)."""
+
+    def __init__(self, data: _Sized, seed: int) -> None:
+        if len(data) == 0:
+            raise DataError("a stream needs at least one picture", "check the source and its limit")
+        self._size, self._seed = len(data), seed
+        self._epochs: dict[int, NDArray[np.int64]] = {}
+
+    def index(self, number: int) -> int:
+        epoch, place = divmod(number, self._size)
+        if epoch not in self._epochs:
+            while len(self._epochs) >= 2:  # a micro-batch spans two epochs at a time
+                self._epochs.pop(min(self._epochs))
+            self._epochs[epoch] = numpy_rng(self._seed, "order", epoch).permutation(self._size)
+        return int(self._epochs[epoch][place])
+
+
+class PictureStream:
+    """Unlabelled pictures for training (`interfaces.Stream`).
+
+    Args:
+        pictures: what to show.
+        seed: decides order and mirroring.
+        flip: mirror picture number n where a draw seeded by (seed, "flip", n) says so.
+    """
+
+    def __init__(self, pictures: PictureSet, seed: int, flip: bool) -> None:
+        self._pictures, self._seed, self._flip = pictures, seed, flip
+        self._order = _Order(pictures, seed)
+
+    def micro_batch(self, first: int, count: int) -> dict[str, Tensor]:
+        """{"images": uint8 [count, 3, R, R]}: pictures number first .. first + count - 1."""
+        return {"images": _to_tensor(np.stack([self._show(n) for n in range(first, first + count)]))}
+
+    def _show(self, number: int) -> NDArray[np.uint8]:
+        picture = self._pictures.read(self._order.index(number))
+        if self._flip and derive_seed(self._seed, "flip", number) & 1:
+            return picture[:, ::-1]
+        return picture
+
+
+class LabelledStream:
+    """Pictures with label maps for training; not augmented. Few pictures come round again, each once an epoch."""
+
+    def __init__(self, data: LabelledSet, seed: int) -> None:
+        if data.resolution is None:
+            raise DataError("a stream needs pictures of one size", "open the labelled set with a resolution")
+        self._data = data
+        self._order = _Order(data, seed)
+
+    def micro_batch(self, first: int, count: int) -> dict[str, Tensor]:
+        """{"images": uint8 [count, 3, R, R], "labels": uint8 [count, R, R]}."""
+        import torch
+
+        rows = [self._data.read(self._order.index(n)) for n in range(first, first + count)]
+        labels = torch.from_numpy(np.stack([class_map for _, class_map in rows]))
+        return {"images": _to_tensor(np.stack([picture for picture, _ in rows])), "labels": labels}
+
+
+def _to_tensor(pictures: NDArray[np.uint8]) -> Any:
+    """[N, H, W, 3] to a contiguous tensor [N, 3, H, W]."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))

@@ -1,0 +1,90 @@
+"""The one place where raygseg meets a Ray cluster: the one named by RAY_ADDRESS, or a local one."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+
+import ray
+from ray.exceptions import RayError
+
+from raygseg.errors import MissingEnvironmentError
+
+# Ray counts CPUs to schedule, not to pin: actors that mostly wait must fit beside the workers on a small machine.
+FEWEST_CPUS = 4
+OBJECT_STORE_BYTES = 512 * 2**20
+_local = False
+
+
+def connect(cpus: int = 0) -> None:
+    """Join the cluster at RAY_ADDRESS, or start one here; does nothing if that was done before.
+
+    Args:
+        cpus: logical CPUs that a cluster started here must have; it gets at least 4 and the machine's.
+
+    Raises:
+        MissingEnvironmentError: nothing answers at RAY_ADDRESS, or Ray cannot start here.
+    """
+    global _local
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")  # the default makes every report wait 1.5 s
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same in every process
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = os.environ.get("RAY_ADDRESS", "")
+    try:
+        if address and address != "local":
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            _local = False
+        else:
+            ray.init(
+                address="local",
+                num_cpus=max(FEWEST_CPUS, os.cpu_count() or 1, cpus),
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+            _local = True
+    except (ConnectionError, RayError, RuntimeError, TimeoutError, ValueError, OSError) as error:
+        where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "a local Ray cluster"
+        raise MissingEnvironmentError(
+            f"cannot reach {where}: {error}",
+            "correct or unset RAY_ADDRESS (and check RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH), or free memory and disk",
+        ) from error
+
+
+def shutdown() -> None:
+    """Leave the cluster; one that was started here ends."""
+    ray.shutdown()
+
+
+def resources_in_words(resources: Mapping[str, float]) -> str:
+    """`4 CPUs, 1 GPU`."""
+    amounts = [(resources.get(name, 0.0), name) for name in ("CPU", "GPU")]
+    return ", ".join(f"{amount:g} {name}{'' if amount == 1 else 's'}" for amount, name in amounts)
+
+
+def check_fits(workers: int, each: Mapping[str, float]) -> None:
+    """Raise MissingEnvironmentError if the cluster could not run the workers even when idle.
+
+    A cluster that may grow by itself is not judged; there, starting times out instead.
+    """
+    there = ray.cluster_resources()
+    lacking = [name for name, amount in each.items() if workers * amount > there.get(name, 0.0)]
+    if lacking and _local:
+        raise MissingEnvironmentError(cannot_place(workers, each), PLACEMENT_HINT)
+
+
+def cannot_place(workers: int, each: Mapping[str, float]) -> str:
+    """What was asked for and what there is."""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    return (
+        f"{workers} workers with {resources_in_words(each)} each do not fit: the cluster has "
+        f"{resources_in_words(total)}, of which {resources_in_words(free)} are free"
+    )
+
+
+PLACEMENT_HINT = "lower runtime.workers or runtime.threads, stop other jobs, or add nodes"

@@ -1,0 +1,233 @@
+"""Differentiable augmentation of what a discriminator sees: blit, geometry, colour (spec A12, "bgc").
+
+Drawing the parameters is apart from applying them, so that the same transforms can be applied to a
+picture and its label map, or compared with another implementation.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Low-pass of the 12-tap least-asymmetric orthogonal wavelet (symlet 6).
+SYM6 = (
+    0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633,
+    0.4910559419267466, 0.787641141030194, 0.3379294217276218, -0.07263752278646252,
+    -0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148,
+)  # fmt: skip
+SUPPORT = len(SYM6) // 4
+LUMA = (1.0 / math.sqrt(3.0), 1.0 / math.sqrt(3.0), 1.0 / math.sqrt(3.0))
+
+
+class Transforms(NamedTuple):
+    """inverse_geometry [N, 3, 3]: output pixel (centred coordinates) -> input pixel; colour [N, 4, 4] on RGB1."""
+
+    inverse_geometry: Tensor
+    colour: Tensor
+
+
+def _eye(count: int, size: int) -> Tensor:
+    return torch.eye(size).repeat(count, 1, 1)
+
+
+def _scale_inverse(sx: Tensor, sy: Tensor) -> Tensor:
+    matrix = _eye(len(sx), 3)
+    matrix[:, 0, 0], matrix[:, 1, 1] = 1 / sx, 1 / sy
+    return matrix
+
+
+def _rotate_inverse(theta: Tensor) -> Tensor:
+    """Inverse of the rotation by -theta, i.e. the rotation by theta: [[cos, -sin], [sin, cos]]."""
+    matrix = _eye(len(theta), 3)
+    cos, sin = theta.cos(), theta.sin()
+    matrix[:, 0, 0], matrix[:, 0, 1], matrix[:, 1, 0], matrix[:, 1, 1] = cos, -sin, sin, cos
+    return matrix
+
+
+def _translate_inverse(tx: Tensor, ty: Tensor) -> Tensor:
+    matrix = _eye(len(tx), 3)
+    matrix[:, 0, 2], matrix[:, 1, 2] = -tx, -ty
+    return matrix
+
+
+class _Draw:
+    """Per-sample draws that are replaced by a neutral value where the transform is not active."""
+
+    def __init__(self, count: int, rng: torch.Generator) -> None:
+        self.count, self.rng = count, rng
+
+    def uniform(self) -> Tensor:
+        return torch.rand(self.count, generator=self.rng)
+
+    def normal(self) -> Tensor:
+        return torch.randn(self.count, generator=self.rng)
+
+    def gate(self, value: Tensor, p: float, neutral: float) -> Tensor:
+        """`value` with probability p, else `neutral`."""
+        return torch.where(self.uniform() < p, value, torch.full_like(value, neutral))
+
+
+def draw_geometry(count: int, size: int, p: float, rng: torch.Generator) -> Tensor:
+    """Compose the inverse geometry [N, 3, 3] of blit and geometric transforms, in the spec's order."""
+    draw = _Draw(count, rng)
+    g = _eye(count, 3)
+    flip = draw.gate((draw.uniform() * 2).floor(), p, 0.0)
+    g = g @ _scale_inverse(1 - 2 * flip, torch.ones(count))
+    quarter = draw.gate((draw.uniform() * 4).floor(), p, 0.0)
+    g = g @ _rotate_inverse(quarter * (math.pi / 2))
+    tx, ty = (draw.uniform() * 2 - 1) * 0.125, (draw.uniform() * 2 - 1) * 0.125
+    active = draw.uniform() < p
+    g = g @ _translate_inverse(*((torch.where(active, t, 0.0) * size).round() for t in (tx, ty)))
+    scale = draw.gate(torch.exp2(draw.normal() * 0.2), p, 1.0)
+    g = g @ _scale_inverse(scale, scale)
+    p_rotate = 1 - math.sqrt(max(0.0, 1 - p))  # P(before or after) = p
+    theta = draw.gate((draw.uniform() * 2 - 1) * math.pi, p_rotate, 0.0)
+    g = g @ _rotate_inverse(theta)
+    stretch = draw.gate(torch.exp2(draw.normal() * 0.2), p, 1.0)
+    g = g @ _scale_inverse(stretch, 1 / stretch)
+    theta = draw.gate((draw.uniform() * 2 - 1) * math.pi, p_rotate, 0.0)
+    g = g @ _rotate_inverse(theta)
+    tx, ty = draw.normal() * 0.125, draw.normal() * 0.125
+    active = draw.uniform() < p
+    return g @ _translate_inverse(*(torch.where(active, t, 0.0) * size for t in (tx, ty)))
+
+
+def _diagonal4(r: Tensor) -> Tensor:
+    matrix = _eye(len(r), 4)
+    for channel in range(3):
+        matrix[:, channel, channel] = r
+    return matrix
+
+
+def draw_colour(count: int, p: float, rng: torch.Generator) -> Tensor:
+    """Compose the colour matrix [N, 4, 4]: brightness, contrast, luma flip, hue, saturation."""
+    draw = _Draw(count, rng)
+    axis = torch.tensor([*LUMA, 0.0])
+    outer = torch.outer(axis, axis)
+    c = _eye(count, 4)
+    brightness = _eye(count, 4)
+    brightness[:, :3, 3] = draw.gate(draw.normal() * 0.2, p, 0.0)[:, None]
+    c = brightness @ c
+    c = _diagonal4(draw.gate(torch.exp2(draw.normal() * 0.5), p, 1.0)) @ c
+    flip = draw.gate((draw.uniform() * 2).floor(), p, 0.0)
+    c = (torch.eye(4) - 2 * outer * flip[:, None, None]) @ c
+    c = _rotate_about_luma(draw.gate((draw.uniform() * 2 - 1) * math.pi, p, 0.0)) @ c
+    saturation = draw.gate(torch.exp2(draw.normal()), p, 1.0)[:, None, None]
+    return (outer + (torch.eye(4) - outer) * saturation) @ c
+
+
+def _rotate_about_luma(theta: Tensor) -> Tensor:
+    """Rodrigues' rotation by theta about (1, 1, 1) / sqrt(3), as [N, 4, 4]."""
+    x, y, z = LUMA
+    cross = torch.tensor([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    axis = torch.tensor(LUMA)
+    cos, sin = theta.cos()[:, None, None], theta.sin()[:, None, None]
+    matrix = _eye(len(theta), 4)
+    matrix[:, :3, :3] = cos * torch.eye(3) + sin * cross + (1 - cos) * torch.outer(axis, axis)
+    return matrix
+
+
+def draw_transforms(count: int, size: int, p: float, rng: torch.Generator) -> Transforms:
+    """Parameters for `count` pictures of `size` pixels, each transform active with probability p."""
+    return Transforms(draw_geometry(count, size, p, rng), draw_colour(count, p, rng))
+
+
+@functools.lru_cache(maxsize=8)
+def _sym6(channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    taps = torch.tensor(SYM6, dtype=torch.float64)
+    return (taps / taps.sum()).to(dtype=dtype, device=device).reshape(1, 1, 1, -1).expand(channels, 1, 1, -1)
+
+
+def _upsample_sym6(x: Tensor) -> Tensor:
+    """Double the size with the 12-tap low-pass (gain 4), as separable transposed convolutions; keeps 2H x 2W."""
+    channels, support = x.shape[1], len(SYM6)
+    before, after = (support + 1) // 2, (support - 2) // 2  # zeros a direct upfirdn would add
+    row = _sym6(channels, x.dtype, x.device) * 2.0
+    for axis in (3, 2):
+        kernel = row if axis == 3 else row.transpose(2, 3)
+        stride = (1, 2) if axis == 3 else (2, 1)
+        # F.conv_transpose2d spreads each sample with the taps as given; upfirdn convolves: the same thing.
+        y = F.conv_transpose2d(x, kernel, stride=stride, groups=channels)
+        length = 2 * x.shape[axis]
+        x = y.narrow(axis, support - 1 - before, length)
+        assert after >= 0
+    return x
+
+
+def _downsample_sym6(x: Tensor) -> Tensor:
+    """Halve the size with the flipped low-pass and crop the support that the padding added."""
+    channels, support = x.shape[1], len(SYM6)
+    crop = 2 * SUPPORT
+    before, after = (support - 1) // 2 - crop, (support - 2) // 2 - crop
+    kernel = _sym6(channels, x.dtype, x.device)
+    x = F.pad(x, (before, after, before, after))
+    # conv2d correlates: with the taps as given that is convolution with the flipped filter.
+    x = F.conv2d(x, kernel, stride=(1, 2), groups=channels)
+    return F.conv2d(x, kernel.transpose(2, 3), stride=(2, 1), groups=channels)
+
+
+def _margins(inverse: Tensor, height: int, width: int) -> list[int]:
+    """Reflect padding [left, top, right, bottom] that keeps every sampled pixel inside, capped at size - 1."""
+    cx, cy = (width - 1) / 2, (height - 1) / 2
+    corners = torch.tensor([[-cx, -cy, 1.0], [cx, -cy, 1.0], [cx, cy, 1.0], [-cx, cy, 1.0]])
+    reach = (inverse @ corners.t())[:, :2].permute(1, 0, 2).flatten(1)
+    margin = torch.cat([-reach, reach]).amax(dim=1)
+    margin = margin + torch.tensor([SUPPORT * 2 - cx, SUPPORT * 2 - cy] * 2)
+    limit = torch.tensor([width - 1.0, height - 1.0] * 2)
+    return [int(m) for m in torch.minimum(margin.clamp(min=0), limit).ceil()]
+
+
+def _scaling(sx: float, sy: float) -> Tensor:
+    return torch.diag(torch.tensor([sx, sy, 1.0]))
+
+
+def _shift(tx: float, ty: float) -> Tensor:
+    matrix = torch.eye(3)
+    matrix[0, 2], matrix[1, 2] = tx, ty
+    return matrix
+
+
+def apply_geometry(images: Tensor, inverse_geometry: Tensor) -> Tensor:
+    """Warp [N, C, H, W] of any channel count: reflect-pad, upsample, sample bilinearly at 2x, downsample, crop."""
+    n, channels, height, width = images.shape
+    inverse = inverse_geometry.cpu()
+    left, top, right, bottom = _margins(inverse, height, width)
+    x = F.pad(images, (left, right, top, bottom), mode="reflect")
+    inverse = _shift((left - right) / 2, (top - bottom) / 2) @ inverse
+    x = _upsample_sym6(x)
+    inverse = _scaling(2, 2) @ inverse @ _scaling(0.5, 0.5)
+    inverse = _shift(-0.5, -0.5) @ inverse @ _shift(0.5, 0.5)
+    rows, columns = (height + SUPPORT * 2) * 2, (width + SUPPORT * 2) * 2
+    inverse = _scaling(2 / x.shape[3], 2 / x.shape[2]) @ inverse @ _scaling(columns / 2, rows / 2)
+    theta = inverse[:, :2].to(device=images.device, dtype=images.dtype)
+    grid = F.affine_grid(theta, [n, channels, rows, columns], align_corners=False)
+    x = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return _downsample_sym6(x)
+
+
+def apply_colour(images: Tensor, colour: Tensor) -> Tensor:
+    """Multiply RGB (or the channel mean, for one channel) by the colour matrix."""
+    n, channels, height, width = images.shape
+    matrix = colour.to(device=images.device, dtype=images.dtype)
+    flat = images.reshape(n, channels, height * width)
+    if channels == 3:
+        flat = matrix[:, :3, :3] @ flat + matrix[:, :3, 3:]
+    elif channels == 1:
+        mean = matrix[:, :3].mean(dim=1, keepdim=True)
+        flat = flat * mean[:, :, :3].sum(dim=2, keepdim=True) + mean[:, :, 3:]
+    else:
+        raise ValueError(f"colour transforms need 1 or 3 channels, not {channels}")
+    return flat.reshape(n, channels, height, width)
+
+
+def augment(images: Tensor, p: float, rng: torch.Generator) -> Tensor:
+    """Draw and apply everything to [N, 1 or 3, H, W]; the identity at p = 0."""
+    if p <= 0:
+        return images
+    transforms = draw_transforms(images.shape[0], images.shape[3], p, rng)
+    return apply_colour(apply_geometry(images, transforms.inverse_geometry), transforms.colour)

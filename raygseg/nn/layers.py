@@ -1,0 +1,69 @@
+"""Equalised-learning-rate layers and the StyleGAN2 activation (spec A2)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raygseg.nn.resampling import conv_down, downsample
+
+SQRT2 = math.sqrt(2.0)
+
+
+def scaled_leaky_relu(x: Tensor, gain: float = 1.0) -> Tensor:
+    """Leaky ReLU (slope 0.2) times sqrt(2) times `gain`."""
+    return F.leaky_relu(x, 0.2) * (SQRT2 * gain)
+
+
+class EqualLinear(nn.Module):
+    """Linear layer whose weights are N(0, 1) / m and scaled by m / sqrt(in_features) when used.
+
+    Args:
+        lr_multiplier: m; 0.01 in the mapping network.
+        activate: leaky ReLU times sqrt(2) after the bias.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, *, bias_init: float = 0.0, lr_multiplier: float = 1.0, activate: bool = False
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((out_features,), bias_init))
+        self.weight_gain = lr_multiplier / math.sqrt(in_features)
+        self.bias_gain = lr_multiplier
+        self.activate = activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+        return scaled_leaky_relu(y) if self.activate else y
+
+
+class EqualConv(nn.Module):
+    """Convolution with N(0, 1) weights scaled by 1 / sqrt(in * k^2); optionally halving the size.
+
+    A 1 x 1 down-convolution filters and decimates first, which is the cheaper order.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, down: bool = False, bias: bool = True, activate: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.weight_gain = 1.0 / math.sqrt(in_channels * kernel * kernel)
+        self.kernel, self.down, self.activate = kernel, down, activate
+
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        weight = (self.weight * self.weight_gain).to(x.dtype)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        if self.down and self.kernel == 1:
+            y = F.conv2d(downsample(x), weight, bias)
+        elif self.down:
+            y = conv_down(x, weight)
+            y = y if bias is None else y + bias[:, None, None]
+        else:
+            y = F.conv2d(x, weight, bias, padding=self.kernel // 2)
+        if self.activate:
+            return scaled_leaky_relu(y, gain)
+        return y if gain == 1.0 else y * gain

@@ -1,0 +1,210 @@
+"""The fixed table from kinds to classes: what trains a configuration and what rebuilds a bundle.
+
+A bundle names a class by a word of this table, never by an import path, so loading one cannot run
+anything it brings along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raygseg.bundle import Bundle, read_bundle
+from raygseg.config.schema import KINDS, GanConfig, HeadConfig, Run, SegmenterConfig
+from raygseg.errors import CheckpointError, ConfigError
+from raygseg.interfaces import Generator, PairSampler, Recipe, Segmenter
+
+if TYPE_CHECKING:
+    from raygseg.engine.loop import Training
+
+PREVIEW_SEEDS = range(64)
+
+
+# --- bundles -------------------------------------------------------------------------------------
+
+
+def build_generator(build: Mapping[str, Any]) -> Generator:
+    """An untrained generator from a bundle's `build`, whose `architecture` is stylegan2 or mobile."""
+    arguments = {key: value for key, value in build.items() if key != "architecture"}
+    name = build.get("architecture")
+    if name == "stylegan2":
+        from raygseg.methods.stylegan2.generator import StyleGAN2Generator
+
+        return StyleGAN2Generator(**arguments)
+    if name == "mobile":
+        from raygseg.methods.stylegan2.mobile import MobileGenerator
+
+        return MobileGenerator.from_build(build)
+    raise CheckpointError(f"generators of architecture '{name}' are not known", "update raygseg, or check the bundle")
+
+
+def generator_from(bundle: Bundle, device: str = "cpu") -> Generator:
+    """A ready generator. CheckpointError where the bundle is of another kind or its weights do not fit."""
+    from torch import nn
+
+    if bundle.kind != "generator":
+        raise CheckpointError(f"the bundle is a {bundle.kind}, not a generator", "name one that `train gan` wrote")
+    generator = build_generator(bundle.build)
+    assert isinstance(generator, nn.Module)
+    try:
+        generator.load_state_dict(dict(bundle.tensors))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights do not fit the generator: {str(error).splitlines()[0]}", "pull the bundle again"
+        ) from error
+    generator.eval().requires_grad_(False).to(device)
+    return generator
+
+
+def sampler_from(bundle: Bundle, device: str = "cpu") -> PairSampler:
+    from raygseg.methods.repurposegan.sampler import GeneratorHeadSampler
+
+    return GeneratorHeadSampler.from_bundle(bundle, build_generator, device)
+
+
+def segmenter_from(bundle: Bundle, device: str = "cpu") -> Segmenter:
+    from raygseg.methods.student.segmenter import UNetSegmenter
+
+    return UNetSegmenter.from_bundle(bundle, device)
+
+
+def load_generator(uri: str | Path, tracking_uri: str = "", device: str = "cpu") -> Generator:
+    """From a folder, `s3://` or `models:/NAME@alias`."""
+    return generator_from(_open(uri, tracking_uri), device)
+
+
+def load_sampler(uri: str | Path, tracking_uri: str = "", device: str = "cpu") -> PairSampler:
+    """From a folder, `s3://` or `models:/NAME@alias`."""
+    return sampler_from(_open(uri, tracking_uri), device)
+
+
+def load_segmenter(uri: str | Path, tracking_uri: str = "", device: str = "cpu") -> Segmenter:
+    """From a folder, `s3://` or `models:/NAME@alias`."""
+    return segmenter_from(_open(uri, tracking_uri), device)
+
+
+def _open(uri: str | Path, tracking_uri: str) -> Bundle:
+    if Path(uri).is_dir():
+        return read_bundle(uri)
+    from raygseg.tracking.retrieval import resolve
+
+    return read_bundle(resolve(str(uri), tracking_uri))
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def make_training(config: Mapping[str, Any], device: str = "cpu") -> Training:
+    """Networks, data and previews of a run; called in every worker with the plain configuration."""
+    run = KINDS[config["kind"]].model_validate(config)
+    return _trainable(run).training(run, device)
+
+
+def make_bundle(run: Run, state: Mapping[str, Any]) -> Bundle:
+    """What a finished run leaves behind, from its last state (`Recipe.state_dict`)."""
+    return _trainable(run).bundle(run, state)
+
+
+class _Trainable:
+    """How one kind trains and what it yields."""
+
+    def __init__(
+        self,
+        training: Callable[[Any, str], Training],
+        bundle: Callable[[Any, Mapping[str, Any]], Bundle],
+    ) -> None:
+        self.training, self.bundle = training, bundle
+
+
+def _trainable(run: Run) -> _Trainable:
+    if isinstance(run, GanConfig):
+        return _Trainable(_gan_training, _gan_bundle)
+    if isinstance(run, HeadConfig):
+        return _Trainable(_head_training, _head_bundle)
+    if isinstance(run, SegmenterConfig):
+        return _Trainable(_segmenter_training, _segmenter_bundle)
+    kind = getattr(run, "kind", type(run).__name__)
+    raise ConfigError(f"kind: {kind} is not something to train", "use `raygseg generate` or `raygseg evaluate` for it")
+
+
+def _gan_training(run: GanConfig, device: str) -> Training:
+    from raygseg.data.sources import open_pictures
+    from raygseg.data.streams import PictureStream
+    from raygseg.engine.loop import Training
+    from raygseg.methods.stylegan2.training import build_recipe
+
+    data = run.data
+    pictures = open_pictures(data.source, data.resolution, data.max_bad_fraction, data.limit)
+    recipe = build_recipe(run, device)
+    return Training(recipe, PictureStream(pictures, run.seed, data.flip), lambda: {"samples": _samples(recipe.average)})
+
+
+def _samples(generator: Generator) -> NDArray[np.uint8]:
+    """A grid of the same seeds at every checkpoint."""
+    import torch
+
+    from raygseg.viz.grids import picture_grid, pictures_from_signed
+
+    with torch.no_grad():
+        images = generator.render(generator.latents(PREVIEW_SEEDS), PREVIEW_SEEDS).images
+    return picture_grid(pictures_from_signed(images))
+
+
+def _gan_bundle(run: GanConfig, state: Mapping[str, Any]) -> Bundle:
+    from raygseg.methods.stylegan2.generator import StyleGAN2Generator
+
+    section = run.generator
+    base, most = section.widths
+    build = {
+        "architecture": "stylegan2",
+        "resolution": run.data.resolution,
+        "z_dim": section.z_dim,
+        "w_dim": section.w_dim,
+        "mapping_layers": section.mapping_layers,
+        "channel_base": base,
+        "channel_max": most,
+    }
+    generator = build_generator(build)
+    assert isinstance(generator, StyleGAN2Generator)
+    generator.load_state_dict(state["modules"]["average"])
+    return Bundle("generator", build, generator.state_dict())
+
+
+def _head_recipe(run: HeadConfig) -> Any:
+    from raygseg.methods.repurposegan.samples import read_samples
+    from raygseg.methods.repurposegan.training import build_recipe
+
+    generator = load_generator(run.generator, run.runtime.tracking_uri)
+    return build_recipe(run, generator, read_samples(run.samples))
+
+
+def _head_training(run: HeadConfig, device: str) -> Training:
+    from raygseg.engine.loop import Training
+    from raygseg.methods.repurposegan.training import SampleStream
+
+    recipe = _head_recipe(run)
+    return Training(recipe, SampleStream(recipe.samples, recipe.head.resolution, run.seed))
+
+
+def _head_bundle(run: HeadConfig, state: Mapping[str, Any]) -> Bundle:
+    from raygseg.methods.repurposegan.sampler import GeneratorHeadSampler
+
+    recipe = _head_recipe(run)
+    recipe.load_state_dict(state)
+    generator_build = _open(run.generator, run.runtime.tracking_uri).build
+    sampler = GeneratorHeadSampler(
+        recipe.generator, recipe.finish(), recipe.samples.labels, run.truncation_psi, recipe.generator.resolution
+    )
+    return sampler.to_bundle(generator_build)
+
+
+def _segmenter_training(run: SegmenterConfig, device: str) -> Training:
+    raise ConfigError("not yet", "")
+
+
+def _segmenter_bundle(run: SegmenterConfig, state: Mapping[str, Any]) -> Bundle:
+    raise ConfigError("not yet", "")

@@ -1,0 +1,217 @@
+"""Labelled photos become labelled samples of a generator: align, project to w+, keep the masks.
+
+A face generator knows faces in one framing only: eyes and mouth at fixed places. The photos are therefore
+read through the square that FFHQ's alignment rule draws around labelled eyes and mouth, and the generator
+through the mean window (`Framing`) that the photos show of that square, so that pairs drawn later look
+framed as the photos are. What lies outside a photo is void.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raygseg.errors import DataError
+from raygseg.interfaces import Generator
+from raygseg.labels import LabelSpace
+from raygseg.methods.stylegan2.mobile import Framing
+from raygseg.nn.projection import PerceptualDistance, Projection, ProjectionPlan, project, reconstruct
+
+if TYPE_CHECKING:
+    from raygseg.data.sources import LabelledSet
+
+VOID = 255
+SUPERSAMPLING = 2
+CODES = "codes.safetensors"
+Progress = Callable[[int, int, float], None]
+Mask = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class FaceSquare:
+    """The generator's square on a photo: point (u, v) of its [-1, 1] coordinates lies at centre + u X + v Y.
+
+    centre, x: pixels of the photo. Y is X turned by 90 degrees, downwards.
+    """
+
+    centre: tuple[float, float]
+    x: tuple[float, float]
+
+    @property
+    def y(self) -> tuple[float, float]:
+        return (-self.x[1], self.x[0])
+
+    @property
+    def half(self) -> float:
+        """Half the square's side in pixels."""
+        return float(np.hypot(*self.x))
+
+    def inside(self, point: tuple[float, float]) -> tuple[float, float]:
+        """Square coordinates of a photo's pixel position."""
+        dx, dy = point[0] - self.centre[0], point[1] - self.centre[1]
+        along, down = dx * self.x[0] + dy * self.x[1], dx * self.y[0] + dy * self.y[1]
+        return along / self.half**2, down / self.half**2
+
+
+def face_square(mask: Mask, eyes: int, mouth: int, name: str = "mask") -> FaceSquare:
+    """FFHQ's alignment rule on labelled parts: centres of the two eyes and of the mouth fix square and turn.
+
+    With e the vector between the eyes, m from their middle to the mouth: X is along e - turn90(m), half
+    as long as the side: max(2 |e|, 1.8 |m|); the centre is the eyes' middle + 0.1 m.
+
+    Raises DataError naming the picture where a part is missing or only one eye is seen.
+    """
+    rows, columns = np.nonzero(mask == eyes)
+    mouth_rows, mouth_columns = np.nonzero(mask == mouth)
+    hint = "label both eyes and the mouth, or leave this photo out"
+    if len(rows) == 0 or len(mouth_rows) == 0:
+        raise DataError(f"{name}: eyes or mouth are not labelled, the face cannot be aligned", hint)
+    left = columns < (columns.min() + columns.max()) / 2
+    if left.all() or not left.any():
+        raise DataError(f"{name}: only one eye is labelled, the face cannot be aligned", hint)
+    points = np.stack([columns, rows], axis=1) + 0.5
+    first, second = points[left].mean(0), points[~left].mean(0)
+    middle = (first + second) / 2
+    e, m = second - first, np.array([mouth_columns.mean(), mouth_rows.mean()]) + 0.5 - middle
+    if np.hypot(*e) < 0.5 * (columns.max() - columns.min()):
+        raise DataError(f"{name}: only one eye is labelled, the face cannot be aligned", hint)
+    direction = e + np.array([m[1], -m[0]])
+    x = direction / np.hypot(*direction) * max(2.0 * np.hypot(*e), 1.8 * np.hypot(*m))
+    centre = middle + 0.1 * m
+    return FaceSquare((float(centre[0]), float(centre[1])), (float(x[0]), float(x[1])))
+
+
+def mean_framing(squares: Sequence[FaceSquare], sizes: Sequence[tuple[int, int]]) -> Framing:
+    """The window of the generator's picture that photos of (height, width) show on average."""
+    centres = [s.inside((w / 2, h / 2)) for s, (h, w) in zip(squares, sizes, strict=True)]
+    halves = [min(h, w) / 2 / s.half for s, (h, w) in zip(squares, sizes, strict=True)]
+    x, y = np.mean(centres, axis=0)
+    return Framing(float(1 / np.mean(halves)), float(x), float(y))
+
+
+def view(maps: Tensor, square: FaceSquare, framing: Framing, size: int, mode: str = "bilinear") -> Tensor:
+    """[1, C, H, W] maps of a photo as the framed generator would show them, [1, C, size, size]; 0 outside."""
+    height, width = maps.shape[-2:]
+    at = (torch.arange(size) + 0.5) / size * 2 - 1
+    v, u = torch.meshgrid(framing.centre_y + at / framing.zoom, framing.centre_x + at / framing.zoom, indexing="ij")
+    columns = square.centre[0] + u * square.x[0] + v * square.y[0]
+    rows = square.centre[1] + u * square.x[1] + v * square.y[1]
+    grid = torch.stack([columns * 2 / width - 1, rows * 2 / height - 1], dim=-1)[None]
+    return F.grid_sample(maps, grid, mode=mode, padding_mode="zeros", align_corners=False)
+
+
+@dataclass(frozen=True)
+class AlignedPhotos:
+    """k photos as the framed generator would show them.
+
+    images: [k, 3, R, R] in [-1, 1], valid: [k, 1, R, R] 0 or 1, masks: [k, R, R] uint8 with void 255.
+    """
+
+    names: tuple[str, ...]
+    labels: LabelSpace
+    framing: Framing
+    images: Tensor
+    valid: Tensor
+    masks: Mask
+
+
+def align_photos(
+    data: LabelledSet, chosen: Sequence[int], resolution: int, eyes: str = "eyes", mouth: str = "mouth"
+) -> AlignedPhotos:
+    """Read the chosen photos and align them; see `face_square` and `mean_framing`.
+
+    Args:
+        data: at their own sizes (`open_labelled(source, None)`).
+        chosen: positions in `data`.
+        resolution: of the framed generator's picture.
+        eyes, mouth: names of the classes that fix the alignment.
+    """
+    for name in (eyes, mouth):
+        if name not in data.labels.names:
+            raise DataError(f"there is no class '{name}' to align by", f"use two of {list(data.labels.names)}")
+    names = tuple(data.names[i] for i in chosen)
+    read = [data.read(i) for i in chosen]
+    index = data.labels.names.index
+    squares = [
+        face_square(mask, index(eyes), index(mouth), name) for name, (_, mask) in zip(names, read, strict=True)
+    ]
+    framing = mean_framing(squares, [(mask.shape[0], mask.shape[1]) for _, mask in read])
+    views = [
+        _aligned(picture, mask, square, framing, resolution)
+        for (picture, mask), square in zip(read, squares, strict=True)
+    ]
+    images, valid, masks = (torch.cat(column) for column in zip(*views, strict=True))
+    labels = replace(data.labels, void=VOID)
+    return AlignedPhotos(names, labels, framing, images, valid, masks[:, 0].to(torch.uint8).numpy())
+
+
+def _aligned(
+    picture: NDArray[np.uint8], mask: Mask, square: FaceSquare, framing: Framing, size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    image = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    classes = torch.from_numpy(mask.astype(np.float32))[None, None]
+    fine = SUPERSAMPLING * size
+    image = F.avg_pool2d(view(image, square, framing, fine), SUPERSAMPLING)
+    reached = F.avg_pool2d(view(torch.ones_like(classes), square, framing, fine), SUPERSAMPLING)
+    valid = (reached > 1 - 1e-4).float()
+    nearest = view(classes, square, framing, size, "nearest")
+    return image, valid, torch.where(valid > 0, nearest, VOID)
+
+
+def project_photos(
+    photos: AlignedPhotos,
+    generator: Generator,
+    distance: PerceptualDistance,
+    folder: str | Path,
+    plan: ProjectionPlan = ProjectionPlan(),  # noqa: B008 (frozen)
+    batch: int = 5,
+    progress: Progress | None = None,
+) -> Projection:
+    """Project and write a folder of labelled samples that `train head` reads, with the codes beside the masks.
+
+    Writes labels.json, samples.json, masks/I.png, images/I.png (the generator's picture), codes.safetensors.
+    """
+    parts = []
+    for first in range(0, len(photos.images), batch):
+        rows = slice(first, first + batch)
+        parts.append(project(generator, distance, photos.images[rows], photos.valid[rows], plan, progress))
+    found = Projection(
+        torch.cat([p.ws for p in parts]),
+        torch.cat([p.distances for p in parts]),
+        torch.cat([p.squared_errors for p in parts]),
+    )
+    write_projected_samples(folder, photos, found, reconstruct(generator, found.ws))
+    return found
+
+
+def write_projected_samples(folder: str | Path, photos: AlignedPhotos, found: Projection, pictures: Tensor) -> None:
+    """The samples folder of projected photos; sample I is photo number I."""
+    from PIL import Image
+    from safetensors.torch import save_file
+
+    place = Path(folder)
+    for part in ("masks", "images", "photos"):
+        (place / part).mkdir(parents=True, exist_ok=True)
+    for i, mask in enumerate(photos.masks):
+        Image.fromarray(mask).save(place / "masks" / f"{i}.png")
+        for part, image in (("images", pictures[i]), ("photos", photos.images[i])):
+            shown = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+            Image.fromarray(shown).save(place / part / f"{i}.png")
+    photos.labels.save(place / "labels.json")
+    save_file({"ws": found.ws.contiguous()}, place / CODES)
+    record = {
+        "codes": CODES,
+        "photos": list(photos.names),
+        "distances": [round(float(d), 5) for d in found.distances],
+        "squared_errors": [round(float(e), 5) for e in found.squared_errors],
+    }
+    (place / "samples.json").write_text(json.dumps(record, indent=1) + "\n")
