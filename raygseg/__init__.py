@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raygseg.errors import RaygsegError
     from raygseg.labels import LabelSpace
-    from raygseg.pipelines.registry import load_generator, load_sampler, load_segmenter
+    from raygseg.pipelines.kinds import load_generator, load_sampler, load_segmenter
 
 __version__ = "0.1.0"
 __all__ = ["LabelSpace", "RaygsegError", "__version__", "load_generator", "load_sampler", "load_segmenter"]
@@ -19,9 +19,9 @@ __all__ = ["LabelSpace", "RaygsegError", "__version__", "load_generator", "load_
 _HOMES = {
     "LabelSpace": "raygseg.labels",
     "RaygsegError": "raygseg.errors",
-    "load_generator": "raygseg.pipelines.registry",
-    "load_sampler": "raygseg.pipelines.registry",
-    "load_segmenter": "raygseg.pipelines.registry",
+    "load_generator": "raygseg.pipelines.kinds",
+    "load_sampler": "raygseg.pipelines.kinds",
+    "load_segmenter": "raygseg.pipelines.kinds",
 }
 
 

@@ -6,6 +6,7 @@ Results go to stdout, everything else to stderr, so that `raygseg benchmark NAME
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import sys
 import time
@@ -73,6 +74,19 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return value.item() if hasattr(value, "item") else str(value)
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """`plain(value)` as JSON that every reader takes: what is not finite becomes null."""
+    return json.dumps(_finite(plain(value)), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show_facts(title: str, facts: Any) -> None:

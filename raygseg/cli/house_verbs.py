@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from raygseg.cli.console import Reporter, plain, show_facts, stdout
+from raygseg.cli.console import Reporter, json_text, show_facts, stdout
 from raygseg.cli.run_verbs import brief
 from raygseg.errors import ConfigError
 
@@ -91,7 +90,7 @@ def benchmark(
         raise ConfigError(f"there is no benchmark '{name}'", f"use one of: {', '.join(names)}")
     result = benchmarks.run(name, **_settings(settings))
     if as_json:
-        typer.echo(json.dumps(plain(result)))
+        typer.echo(json_text(result))
     else:
         show_facts(name, result)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from raygseg.cli.console import Reporter, plain, show_facts
+from raygseg.cli.console import Reporter, json_text, show_facts
 from raygseg.cli.run_verbs import brief
 
 PANEL = "Use what was trained"
@@ -98,6 +97,6 @@ def inspect(
 
     result = run(path)
     if as_json:
-        typer.echo(json.dumps(plain(result), indent=1))
+        typer.echo(json_text(result, indent=1))
     else:
         show_facts(path, brief(result))

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raygseg.data.object_store import exists, put_if_absent
+from raygseg.data.object_store import exists, put_if_absent, read_bytes
 from raygseg.data.pair_set import read_table
 from raygseg.data.pairs import encode_pairs, seeds_of, table_bytes
 from raygseg.data.shard_stats import ShardStats, shard_stats
@@ -55,7 +55,8 @@ class Recording:
                 str(settings["image_format"]),
             )
         except KeyError as error:
-            raise DataError(f"{output}: the manifest's settings lack {error}", "generate with mode=overwrite") from error
+            hint = "generate with mode=overwrite"
+            raise DataError(f"{output}: the manifest's settings lack {error}", hint) from error
 
 
 class ShardWriter:
@@ -127,13 +128,12 @@ class ShardWriter:
 
     def _recount(self, shard: Shard) -> ShardStats:
         """Statistics of a shard that is there already. Raises DataError where it is not that shard."""
-        from raygseg.data.object_store import read_bytes
-
         where = shard.pairs_uri(self._recording.output)
         table = read_table(where)
         first = self._recording.first_seed + shard.first_row
         if seeds_of(table).tolist() != list(range(first, first + shard.rows)):
-            raise DataError(f"{where}: holds other seeds than {first}-{first + shard.rows - 1}", "delete it, then rerun")
+            last = first + shard.rows - 1
+            raise DataError(f"{where}: holds other seeds than {first}-{last}", "delete it and run the command again")
         return self._note(shard, table, read_bytes(where), 0.0)
 
     def _note(self, shard: Shard, table: pa.Table, content: bytes, seconds: float) -> ShardStats:

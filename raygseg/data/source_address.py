@@ -9,8 +9,9 @@ from raygseg.data.object_store import is_s3, local_path
 from raygseg.errors import DataError
 
 TOY_PREFIX = "toy://"
+TOY_SIZE = 128
 _PLACE_KEYS = ("split", "coarse")
-_TOY_KEYS = ("count", "seed", "start")
+_TOY_KEYS = ("count", "seed", "start", "size")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class SourceAddress:
         split: name of a split in splits.json, nested names joined by `/`; empty: all.
         coarse: whether classes are merged by meta.json's `fine_to_coarse`.
         count, seed, start: of the toy set: pictures start .. start + count - 1 of set `seed`.
+        size: side of a toy picture that is asked for at its own size, in pixels.
     """
 
     place: str
@@ -32,6 +34,7 @@ class SourceAddress:
     count: int = 1000
     seed: int = 0
     start: int = 0
+    size: int = TOY_SIZE
 
     @property
     def is_table(self) -> bool:
@@ -55,7 +58,7 @@ def parse_source(source: str) -> SourceAddress:
             raise DataError(f"{source}: count must be at least 1", "ask for one picture or more")
         style = place.removeprefix(TOY_PREFIX) or "default"
         count, seed, start = numbers.get("count", 1000), numbers.get("seed", 0), numbers.get("start", 0)
-        return SourceAddress(style, True, count=count, seed=seed, start=start)
+        return SourceAddress(style, True, count=count, seed=seed, start=start, size=numbers.get("size", TOY_SIZE))
     if not place:
         raise DataError("the source of pictures is empty", "give a folder, a Parquet file, s3:// or toy://")
     coarse = values.get("coarse", "0").lower() in ("1", "true", "yes")

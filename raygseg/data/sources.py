@@ -120,4 +120,4 @@ def _labelled_rows(address: SourceAddress) -> tuple[Rows, LabelSpace]:
 def _toy_rows(address: SourceAddress) -> Rows:
     from raygseg.data.toy_rows import ToyRows
 
-    return ToyRows(address.place, address.count, address.seed, address.start)
+    return ToyRows(address.place, address.count, address.seed, address.start, address.size)

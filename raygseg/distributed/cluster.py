@@ -33,6 +33,7 @@ def connect(cpus: int = 0) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")  # the default makes every report wait 1.5 s
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same in every process
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as willing to run as the in-process loop
     address = os.environ.get("RAY_ADDRESS", "")
     try:
         if address and address != "local":
@@ -54,6 +55,11 @@ def connect(cpus: int = 0) -> None:
             f"cannot reach {where}: {error}",
             "correct or unset RAY_ADDRESS (and check RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH), or free memory and disk",
         ) from error
+
+
+def is_running() -> bool:
+    """Whether this process is part of a cluster, as driver or worker."""
+    return bool(ray.is_initialized())
 
 
 def shutdown() -> None:

@@ -9,11 +9,14 @@ host therefore costs the shards in flight, and the same command goes on.
 from __future__ import annotations
 
 import importlib
+import logging
 import math
+import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import ray
@@ -21,22 +24,24 @@ import ray
 from raygseg.data.shard_stats import ShardStats
 from raygseg.data.shard_writer import Recording, ShardWriter, stats_from_text, stats_to_text
 from raygseg.data.shards import Manifest, Mode, Shard, complete, plan
+from raygseg.distributed import cluster
 from raygseg.errors import MissingEnvironmentError, RaygsegError, TrainingError
 from raygseg.interfaces import PairSampler
 
-SHARDS_PER_TASK = 8  # at most; several let an actor write one shard while it samples the next
+SHARDS_PER_TASK = 4  # at most; several let an actor write one shard while it samples the next
+LoadSampler = Callable[[str], PairSampler]  # takes the device, cpu or cuda
 
 
 @dataclass(frozen=True)
 class SamplerLoader:
-    """How an actor gets the sampler: `module.function(argument)`, imported where it runs."""
+    """How an actor gets the sampler: `module.function(argument, device)`, imported where it runs."""
 
     module: str
     function: str
     argument: str
 
-    def __call__(self) -> PairSampler:
-        loaded: PairSampler = getattr(importlib.import_module(self.module), self.function)(self.argument)
+    def __call__(self, device: str) -> PairSampler:
+        loaded: PairSampler = getattr(importlib.import_module(self.module), self.function)(self.argument, device)
         return loaded
 
 
@@ -53,32 +58,41 @@ class Progress(NamedTuple):
 class ActorPool:
     """Who samples.
 
-    actors: how many; 0: as many as the cluster has room for. cpus, gpus: what each holds.
-    threads: torch threads in each. max_failures: restarts of an actor and retries of a task; -1: any number.
+    actors: how many; 0: as many as the cluster has room for. threads: torch threads and Ray CPUs of each.
+    device: each actor holds a GPU with cuda, and with auto where the cluster has one.
+    max_failures: restarts of an actor and retries of a task; -1: any number.
     """
 
     actors: int = 0
-    cpus: float = 1.0
-    gpus: float = 0.0
     threads: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     max_failures: int = 3
+
+    def on_gpu(self) -> bool:
+        return self.device == "cuda" or (self.device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
 
     def size(self, tasks: int) -> int:
         """Actors to start. Raises MissingEnvironmentError where the cluster can never hold one."""
         total = ray.cluster_resources()
-        room = [total.get(name, 0.0) / need for name, need in (("CPU", self.cpus), ("GPU", self.gpus)) if need > 0]
-        fits = int(min(room)) if room else 1
+        fits = int(total.get("CPU", 0) // self.threads)
+        if self.on_gpu():
+            fits = min(fits, int(total.get("GPU", 0)))
         if fits < 1:
+            needs = {"CPU": float(self.threads), "GPU": float(self.on_gpu())}
             raise MissingEnvironmentError(
-                f"the Ray cluster has {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs, "
-                f"an actor needs {self.cpus:g} and {self.gpus:g}",
+                f"a sampling actor needs {cluster.resources_in_words(needs)}, "
+                f"the Ray cluster has {cluster.resources_in_words(total)}",
                 "add a node, lower runtime.threads, or set runtime.device=cpu",
             )
-        return max(1, min(self.actors or fits, fits, tasks))
+        if self.actors:
+            return min(self.actors, fits, tasks)
+        # A cluster on one machine may count more CPUs than there are; sampling gains nothing from those.
+        real = max(1, (os.cpu_count() or 1) // self.threads) if len(ray.nodes()) == 1 else fits
+        return min(fits, real, tasks)
 
 
 def generate_pairs(
-    load: Callable[[], PairSampler],
+    load: LoadSampler,
     output: str,
     wanted: Manifest,
     mode: Mode = "resume",
@@ -88,7 +102,7 @@ def generate_pairs(
     """Make the pair set `wanted` describes at `output`, or what is missing of it; the complete manifest.
 
     Args:
-        load: gives the sampler; called once in each actor (`SamplerLoader`, or any picklable function).
+        load: gives the sampler on a device; called once in each actor (`SamplerLoader`, or a picklable function).
         output: folder or s3:// prefix that every actor can reach.
         wanted: settings must hold batch_size, first_seed and image_format.
         mode: see `shards.plan`.
@@ -114,41 +128,53 @@ def generate_pairs(
 
 
 def _run(
-    load: Callable[[], PairSampler], recording: Recording, pending: Sequence[Shard], pool: ActorPool
+    load: LoadSampler, recording: Recording, pending: Sequence[Shard], pool: ActorPool
 ) -> Iterator[ShardStats]:
     """Statistics of the shards as they are done."""
-    connect()
-    group = max(1, min(SHARDS_PER_TASK, len(pending) // (4 * pool.size(len(pending)))))
+    cluster.connect()
+    group = max(1, min(SHARDS_PER_TASK, len(pending) // (8 * pool.size(len(pending)))))
     tasks = math.ceil(len(pending) / group)
-    actors = pool.size(tasks)
-    items = [{"first_row": s.first_row, "rows": s.rows} for s in pending]
-    _quiet(ray.data.DataContext.get_current())
-    # from_items needs no read tasks, so the actors may hold every CPU of the cluster.
-    done = ray.data.from_items(items, override_num_blocks=tasks).map_batches(
-        _ShardActor,
-        fn_constructor_args=(load, recording, pool.threads),
-        batch_size=None,
-        compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2),
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus,
-        max_restarts=pool.max_failures,
-        max_task_retries=pool.max_failures,
-    )
     try:
-        for row in done.iter_rows():
+        for row in _shard_tasks(load, recording, pending, pool, tasks).iter_rows():
             yield stats_from_text(row["stats"])
     except ray.exceptions.RayError as error:
         raise _own_error(error, recording.output) from error
 
 
+def _shard_tasks(
+    load: LoadSampler, recording: Recording, pending: Sequence[Shard], pool: ActorPool, tasks: int
+) -> ray.data.Dataset:
+    """The plan: pending shards in `tasks` blocks, mapped over the actors."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False  # the caller has its own status line
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    on_gpu = pool.on_gpu()
+    items = [{"first_row": s.first_row, "rows": s.rows} for s in pending]
+    with warnings.catch_warnings():
+        # Limits on restarts still go in by a way that Ray announces to close; without them a sampler
+        # that crashes its process would be restarted for ever.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        # from_items needs no read tasks, so the actors may hold every CPU of the cluster.
+        return ray.data.from_items(items, override_num_blocks=tasks).map_batches(
+            _ShardActor,
+            fn_constructor_args=(load, recording, pool.threads, "cuda" if on_gpu else "cpu"),
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(size=pool.size(tasks), max_tasks_in_flight_per_actor=2),
+            num_cpus=pool.threads,
+            num_gpus=1 if on_gpu else 0,
+            max_restarts=pool.max_failures,
+            max_task_retries=pool.max_failures,
+        )
+
+
 class _ShardActor:
     """What one actor of the pool runs: blocks of shards in, one row of statistics a shard out."""
 
-    def __init__(self, load: Callable[[], PairSampler], recording: Recording, threads: int) -> None:
+    def __init__(self, load: LoadSampler, recording: Recording, threads: int, device: str) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self._writer = ShardWriter(load(), recording)
+        self._writer = ShardWriter(load(device), recording)
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         shards = [Shard(int(f), int(n)) for f, n in zip(batch["first_row"], batch["rows"], strict=True)]
@@ -187,19 +213,6 @@ class _Meter:
         if self._progress is not None:
             left = (self._total - self._done) / rate if rate > 0 else None
             self._progress(Progress(self._done, self._total, rate, left))
-
-
-def connect() -> None:
-    """Join the cluster of RAY_ADDRESS, or start a local one for this process."""
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False, logging_level="warning")
-
-
-def _quiet(context: Any) -> None:
-    """No progress bars and no plans on the console: the caller has its own status line."""
-    context.enable_progress_bars = False
-    context.enable_operator_progress_bars = False
-    context.print_on_execution_start = False
 
 
 def _own_error(error: BaseException, output: str) -> RaygsegError:

@@ -42,10 +42,11 @@ class Warned(NamedTuple):
 
 
 class Started(NamedTuple):
-    """Workers began, at this position; again after every restart. pids by rank."""
+    """Workers began, at this position; again after every restart. pids by rank; facts as in `Training`."""
 
     nimg: int
     pids: tuple[int, ...]
+    facts: Mapping[str, Any]
 
 
 class Failed(NamedTuple):

@@ -236,7 +236,7 @@ def _train(job: Job, board: Any, stop: StopFlag) -> None:
     runtime = Runtime.model_validate(job.runtime)
     torch.set_num_threads(runtime.threads)
     device = ray.train.torch.get_device()
-    training = load_factory(job.factory)(job.config, device)
+    training = load_factory(job.factory)(job.config, str(device))
     trainer = Trainer(training.recipe, training.stream, ProcessGroup())
     folder = CheckpointFolder(job.folder, runtime.keep_checkpoints, job.best_by, job.fingerprint)
     found = agreed_checkpoint(folder)
@@ -245,19 +245,17 @@ def _train(job: Job, board: Any, stop: StopFlag) -> None:
     pids: list[Any] = [None] * trainer.group.size
     torch.distributed.all_gather_object(pids, os.getpid())
     if trainer.group.rank == 0:
-        board.post.remote(Started(trainer.clock.nimg, tuple(pids)))
+        board.post.remote(Started(trainer.clock.nimg, tuple(pids), dict(training.facts)))
     hooks = WorkerHooks(job, board, folder, training, trainer.group.rank)
     complete = train_loop(trainer, runtime.tick_kimg, runtime.checkpoint_kimg, hooks, stop)
     if trainer.group.rank == 0:
         ray.get(board.post.remote(Finished(trainer.clock.nimg, complete, hooks.last_metrics)))
 
 
-def load_factory(name: str) -> Callable[[Mapping[str, Any], torch.device], Training]:
+def load_factory(name: str) -> Callable[[Mapping[str, Any], str], Training]:
     """The function `module:function` names."""
     module, _, function = name.partition(":")
-    return cast(
-        "Callable[[Mapping[str, Any], torch.device], Training]", getattr(importlib.import_module(module), function)
-    )
+    return cast("Callable[[Mapping[str, Any], str], Training]", getattr(importlib.import_module(module), function))
 
 
 def agreed_checkpoint(folder: CheckpointFolder) -> Checkpoint | None:

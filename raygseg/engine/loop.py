@@ -54,11 +54,13 @@ class Training:
     """All that a run needs, made anew in every worker.
 
     previews: pictures to show at a checkpoint by name, [H, W, 3] uint8; must not change the recipe's state.
+    facts: what the run's record should say besides its configuration, such as data fingerprints; JSON values.
     """
 
     recipe: Recipe
     stream: Stream
     previews: Callable[[], Mapping[str, NDArray[np.uint8]]] = dict
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Hooks:

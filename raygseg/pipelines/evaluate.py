@@ -19,6 +19,7 @@ from raygseg.errors import DataError, RegistryError
 from raygseg.interfaces import Segmenter
 from raygseg.labels import LabelSpace
 from raygseg.metrics.scoreboard import Scoreboard, Scores
+from raygseg.pipelines.segment import usable_device
 from raygseg.viz.evaluation_page import overlay_section, score_sections, skipped_section
 from raygseg.viz.extremes import Extremes
 from raygseg.viz.grids import Canvas, png_bytes
@@ -82,7 +83,8 @@ def evaluate(
     if segmenter is None:
         from raygseg.pipelines.kinds import load_segmenter
 
-        segmenter = load_segmenter(config.model)
+        device = usable_device(config.runtime.device)
+        segmenter = load_segmenter(config.model, config.runtime.tracking_uri, device)
     if data is None:
         data = open_labelled(config.data, resolution=None)
     check_same_classes(segmenter.labels, data.labels, config.model, config.data)

@@ -15,8 +15,13 @@ from numpy.typing import NDArray
 
 from raygseg.bundle import Bundle, read_bundle
 from raygseg.config.schema import KINDS, GanConfig, HeadConfig, Run, SegmenterConfig
-from raygseg.errors import CheckpointError, ConfigError
-from raygseg.interfaces import Generator, PairSampler, Recipe, Segmenter
+from raygseg.data.picture_sets import LabelledSet
+from raygseg.data.sources import open_labelled, open_pictures
+from raygseg.data.splits import nested_subset
+from raygseg.data.streams import LabelledStream, PictureStream
+from raygseg.errors import CheckpointError, ConfigError, DataError
+from raygseg.interfaces import Generator, PairSampler, Segmenter, Stream
+from raygseg.labels import LabelSpace
 
 if TYPE_CHECKING:
     from raygseg.engine.loop import Training
@@ -132,8 +137,6 @@ def _trainable(run: Run) -> _Trainable:
 
 
 def _gan_training(run: GanConfig, device: str) -> Training:
-    from raygseg.data.sources import open_pictures
-    from raygseg.data.streams import PictureStream
     from raygseg.engine.loop import Training
     from raygseg.methods.stylegan2.training import build_recipe
 
@@ -203,8 +206,45 @@ def _head_bundle(run: HeadConfig, state: Mapping[str, Any]) -> Bundle:
 
 
 def _segmenter_training(run: SegmenterConfig, device: str) -> Training:
-    raise ConfigError("not yet", "")
+    from raygseg.engine.loop import Training
+    from raygseg.methods.student.training import build_recipe
+
+    labels, shares, stream = _segmenter_data(run)
+    return Training(build_recipe(run, labels, shares, device), stream)
+
+
+def _segmenter_data(run: SegmenterConfig) -> tuple[LabelSpace, list[float] | None, Stream]:
+    """Label space, class shares where they are known, and the stream of pairs, labelled pictures, or both."""
+    labelled = _labelled(run) if run.labelled else None
+    if not run.pairs:
+        assert labelled is not None
+        return labelled.labels, None, LabelledStream(labelled, run.seed)
+    from raygseg.data.pair_set import PairSet
+    from raygseg.distributed.pair_stream import PairStream
+
+    pairs = PairSet.open(run.pairs)
+    if labelled is not None and labelled.labels.names != pairs.labels.names:
+        raise DataError(
+            f"{run.labelled} has the classes {list(labelled.labels.names)}, {run.pairs} has {list(pairs.labels.names)}",
+            "label pictures and samples with the same labels.json",
+        )
+    return pairs.labels, pairs.class_frequencies(), PairStream(run, pairs, labelled)
+
+
+def _labelled(run: SegmenterConfig) -> LabelledSet:
+    """The labelled pictures, or a seeded subset of `labelled_limit` of them (nested: 1 in 5 in 10)."""
+    labelled = open_labelled(run.labelled, run.resolution, run.max_bad_fraction)
+    if 0 < run.labelled_limit < len(labelled):
+        return labelled.subset(nested_subset(labelled.names, run.labelled_limit, run.seed))
+    return labelled
 
 
 def _segmenter_bundle(run: SegmenterConfig, state: Mapping[str, Any]) -> Bundle:
-    raise ConfigError("not yet", "")
+    from raygseg.data.pair_set import PairSet
+    from raygseg.methods.student.segmenter import UNetSegmenter
+    from raygseg.methods.student.training import build_network
+
+    labels = PairSet.open(run.pairs).labels if run.pairs else _labelled(run).labels
+    net = build_network(run, labels.num_classes)
+    net.load_state_dict(state["modules"]["average"])
+    return UNetSegmenter(net, labels, run.resolution).to_bundle()

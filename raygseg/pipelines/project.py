@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from raygseg.errors import DataError
@@ -179,11 +180,18 @@ def project_photos(
     """Project and write a folder of labelled samples that `train head` reads, with the codes beside the masks.
 
     Writes labels.json, samples.json, masks/I.png, images/I.png (the generator's picture), codes.safetensors.
+    A batch that is done is kept in parts/ and not projected again, whatever the plan was.
     """
     parts = []
     for first in range(0, len(photos.images), batch):
-        rows = slice(first, first + batch)
-        parts.append(project(generator, distance, photos.images[rows], photos.valid[rows], plan, progress))
+        rows = slice(first, min(first + batch, len(photos.images)))
+        done = Path(folder) / "parts" / f"{rows.start}-{rows.stop}.safetensors"
+        if not done.is_file():
+            part = project(generator, distance, photos.images[rows], photos.valid[rows], plan, progress)
+            done.parent.mkdir(parents=True, exist_ok=True)
+            save_file(asdict(part), done.with_suffix(".partial"))
+            done.with_suffix(".partial").rename(done)
+        parts.append(Projection(**load_file(done)))
     found = Projection(
         torch.cat([p.ws for p in parts]),
         torch.cat([p.distances for p in parts]),
@@ -196,7 +204,6 @@ def project_photos(
 def write_projected_samples(folder: str | Path, photos: AlignedPhotos, found: Projection, pictures: Tensor) -> None:
     """The samples folder of projected photos; sample I is photo number I."""
     from PIL import Image
-    from safetensors.torch import save_file
 
     place = Path(folder)
     for part in ("masks", "images", "photos"):

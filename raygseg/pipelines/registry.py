@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from raygseg.interfaces import Generator, PairSampler, Segmenter
     from raygseg.tracking.registry import Decision, ModelVersionInfo
 
 
@@ -65,24 +64,3 @@ def resolve(model: str, tracking_uri: str = "") -> Path:
     from raygseg.tracking import registry
 
     return registry.resolve(model, tracking_uri)
-
-
-def load_segmenter(model: str | Path, tracking_uri: str = "") -> Segmenter:
-    """The segmenter at a bundle folder, `s3://…` or `models:/NAME@alias`."""
-    from raygseg.pipelines import kinds
-
-    return kinds.load_segmenter(resolve(str(model), tracking_uri))
-
-
-def load_sampler(model: str | Path, tracking_uri: str = "") -> PairSampler:
-    """The pair sampler at a bundle folder, `s3://…` or `models:/NAME@alias`."""
-    from raygseg.pipelines import kinds
-
-    return kinds.load_sampler(resolve(str(model), tracking_uri))
-
-
-def load_generator(model: str | Path, tracking_uri: str = "") -> Generator:
-    """The generator at a bundle folder, `s3://…` or `models:/NAME@alias`."""
-    from raygseg.pipelines import kinds
-
-    return kinds.load_generator(resolve(str(model), tracking_uri))

@@ -140,21 +140,24 @@ def _registered(uri: str, tracking_uri: str) -> tuple[str, str, Download]:
 
     def download(folder: Path) -> None:
         with plain_errors(store, f"downloading {address}"):
-            _download_model(store, address, folder)
+            source = str(client.get_model_version_download_uri(version.name, str(version.version)))
+            if source.startswith(SCHEME):  # a logged model by its id
+                source = str(client.get_logged_model(source.removeprefix(SCHEME)).artifact_location)
+            _download_model(store, source, address, folder)
 
     return f"{version.name}-{version.version}-{mark[:16]}", digest, download
 
 
-def _download_model(store: str, address: str, folder: Path) -> None:
-    """Fetch the model's files and keep its bundle; the model's own description is read as plain YAML."""
+def _download_model(store: str, source: str, address: str, folder: Path) -> None:
+    """Fetch a model's files and keep its bundle; the model's own description is read as plain YAML.
+
+    By the files' place and not by `models:/`, which MLflow looks up in the process-wide store.
+    """
     quieten()
     import mlflow.artifacts
 
     with tempfile.TemporaryDirectory(prefix=".model-", dir=folder.parent) as temporary:
-        place = mlflow.artifacts.download_artifacts(
-            artifact_uri=address, dst_path=temporary, tracking_uri=store, registry_uri=store
-        )
-        model = Path(place)
+        model = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=temporary, tracking_uri=store))
         try:
             place = yaml.safe_load((model / "MLmodel").read_text())["flavors"]["python_function"]["data"]
         except (OSError, KeyError, TypeError, yaml.YAMLError) as error:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,7 +29,7 @@ class SlowStream(RegressionStream):
         return super().micro_batch(first, count)
 
 
-def make(config: Mapping[str, Any], device: torch.device) -> Training:
+def make(config: Mapping[str, Any], device: str) -> Training:
     """config: total_images, seconds a micro-batch, fail_at."""
     recipe = RegressionRecipe(batch_size=8, micro_batch=4, total_images=config["total_images"])
 

@@ -232,7 +232,7 @@ class MobileGenerator(nn.Module):
         """What rebuilds this network (`from_build`), JSON values only."""
         frame = [self.framing.zoom, self.framing.centre_x, self.framing.centre_y]
         return {
-            "class": "mobile-stylegan",
+            "architecture": "mobile",
             "resolution": self.resolution,
             "framing": frame,
             "precision": self.precision,

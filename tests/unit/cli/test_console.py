@@ -30,6 +30,10 @@ def test_plain_and_facts(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines == ["title", "bundle runs/x", "score.x 0.1235", "names a, [b]"]
 
 
+def test_json_of_what_is_not_finite() -> None:
+    assert console.json_text({"a": float("nan"), "b": [float("inf"), 1.5]}) == '{"a": null, "b": [null, 1.5]}'
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(3, "3"), (12345, "12,345"), (0.25, "0.25"), (1e-7, "1e-07"), (True, "True"), (float("nan"), "nan"), ("a", "a")],

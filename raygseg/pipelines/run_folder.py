@@ -1,0 +1,56 @@
+"""A run's folder: whose it is, and what it was told.
+
+RUN/run.json      fingerprint and the configuration without `runtime`
+RUN/config.yaml   the whole resolved configuration of the last start, which `raygseg train` reads back
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from raygseg.config.loader import changed_keys, fingerprint, identity, resolved_yaml
+from raygseg.config.schema import Run
+from raygseg.data import object_store
+from raygseg.errors import DataError, FingerprintError
+
+RECORD, CONFIG = "run.json", "config.yaml"
+
+
+def place_of(config: Run) -> str:
+    """`runtime.output`, else runs/NAME; a local one absolute, since workers may start elsewhere."""
+    place = config.runtime.output or f"runs/{config.name}"
+    return place.rstrip("/") if object_store.is_s3(place) else str(object_store.local_path(place).absolute())
+
+
+def claim(folder: str, config: Run) -> bool:
+    """Make `folder` this configuration's, or find that it is already; True if it was.
+
+    Raises:
+        FingerprintError: it holds a run of another configuration; lists the changed keys.
+        DataError: its run.json cannot be read.
+    """
+    record = object_store.join(folder, RECORD)
+    known = object_store.exists(record)
+    if known:
+        _check(record, folder, config)
+    else:
+        document = {"fingerprint": fingerprint(config), "config": identity(config)}
+        object_store.write_bytes(record, json.dumps(document, indent=1).encode())
+    object_store.write_bytes(object_store.join(folder, CONFIG), resolved_yaml(config).encode())
+    return known
+
+
+def _check(record: str, folder: str, config: Run) -> None:
+    try:
+        old: dict[str, Any] = json.loads(object_store.read_bytes(record))
+        theirs, before = old["fingerprint"], old["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{record}: not the record of a run", "delete the folder or choose another name") from error
+    if theirs == fingerprint(config):
+        return
+    changes = changed_keys(before, identity(config)) or ["(keys that this version no longer has)"]
+    raise FingerprintError(
+        f"{folder} holds a run of another configuration; changed keys:\n    " + "\n    ".join(changes),
+        f"choose another name or runtime.output, delete that folder, or go back to its {CONFIG}",
+    )

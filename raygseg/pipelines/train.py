@@ -1,0 +1,251 @@
+"""Train what a configuration says, with Ray or in this process, and leave a registered bundle behind.
+
+The same call again goes on from the newest checkpoint; a finished run is only bundled and registered.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raygseg.bundle import Bundle, write_bundle
+from raygseg.config.loader import fingerprint
+from raygseg.config.schema import HeadConfig, Run
+from raygseg.data import object_store
+from raygseg.engine.checkpoint import Checkpoint, CheckpointFolder
+from raygseg.engine.interrupts import StopRequest
+from raygseg.engine.local import run_local
+from raygseg.engine.loop import Clock, Hooks, Training
+from raygseg.errors import ConfigError, TrainingError
+from raygseg.pipelines import kinds, run_folder
+from raygseg.pipelines.plan import plan as plan
+from raygseg.pipelines.registry import register
+from raygseg.tracking.cards import model_card
+from raygseg.tracking.hooks import TrackingHook
+from raygseg.tracking.identity import RunSettings
+
+Progress = Callable[[str, float, float, Mapping[str, float]], None]  # (stage, done, total, facts)
+FACTORY = "raygseg.pipelines.kinds:make_training"
+STAGE = "train"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run.
+
+    Attributes:
+        run_dir: folder or s3:// prefix with checkpoints, config.yaml and the bundle.
+        bundle_path: what was trained, for `generate`, `segment`, `evaluate`.
+        metrics: of the last tick.
+        model_name, model_version: in the registry.
+        nimg: pictures seen.
+    """
+
+    run_dir: str
+    bundle_path: str
+    metrics: Mapping[str, float]
+    model_name: str
+    model_version: str
+    nimg: int
+
+
+def train(config: Run, progress: Progress | None = None) -> TrainResult:
+    """Train, bundle, register.
+
+    Args:
+        config: of a kind that is trained.
+        progress: called as (stage, done, total, facts) at every tick, in kimg.
+
+    Raises:
+        FingerprintError: the run's folder holds a run of another configuration.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the step was finished and saved.
+        RaygsegError: whatever else a user can meet.
+    """
+    folder = run_folder.place_of(config)
+    check_shares(config)
+    run_folder.claim(folder, config)
+    outside = Outside(config, folder, progress)
+    try:
+        with StopRequest() as stop:
+            complete = (
+                _train_here(config, folder, outside, stop)
+                if config.runtime.in_process
+                else _train_on_ray(config, folder, outside, stop)
+            )
+        if not complete:
+            raise KeyboardInterrupt(f"stopped after {outside.nimg / 1000:g} kimg; the same command goes on")
+        result = _finish(config, folder, outside)
+    except KeyboardInterrupt:
+        outside.end("KILLED")
+        raise
+    except BaseException:
+        outside.end("FAILED")
+        raise
+    outside.end("FINISHED")
+    return result
+
+
+class Outside:
+    """Where a run's ticks and pictures go: the tracking store and the caller's progress."""
+
+    def __init__(self, config: Run, folder: str, progress: Progress | None) -> None:
+        settings = RunSettings(
+            name=config.name,
+            fingerprint=fingerprint(config),
+            tracking_uri=config.runtime.tracking_uri,
+            experiment=config.runtime.experiment,
+            run_dir=folder,
+            config=config.model_dump(mode="json"),
+            tags={"kind": config.kind},
+        )
+        self.hook = TrackingHook(settings)
+        self.hook.start()
+        self.total = total_kimg(config)
+        self.progress = progress
+        self.nimg = 0
+        self.metrics: dict[str, float] = {}
+        self.facts: dict[str, Any] = {}
+
+    def begin(self, nimg: int, facts: Mapping[str, Any]) -> None:
+        self.nimg, self.facts = nimg, dict(facts)
+        if self.progress is not None:
+            self.progress(STAGE, nimg / 1000, self.total, {})
+
+    def tick(self, nimg: int, metrics: Mapping[str, float]) -> None:
+        self.nimg, self.metrics = nimg, dict(metrics)
+        self.hook.on_tick(nimg, metrics)
+        if self.progress is not None:
+            self.progress(STAGE, nimg / 1000, self.total, metrics)
+
+    def images(self, nimg: int, name: str, picture: NDArray[np.uint8]) -> None:
+        self.hook.on_images(nimg, name, picture)
+
+    def end(self, status: str) -> None:
+        self.hook.on_end(status)  # type: ignore[arg-type]
+
+
+def total_kimg(config: Run) -> float:
+    """Length of the run in thousands of pictures."""
+    if isinstance(config, HeadConfig):
+        return config.training.steps * config.training.batch_size / 1000
+    schedule = getattr(config, "schedule", None)
+    return float(schedule.total_kimg) if schedule is not None else 0.0
+
+
+def check_shares(config: Run) -> None:
+    """Raise ConfigError now rather than in a worker if the micro-batches cannot be shared out."""
+    schedule, workers = getattr(config, "schedule", None), config.runtime.workers
+    if config.runtime.in_process and workers != 1:
+        raise ConfigError(f"runtime.in_process with runtime.workers={workers}", "set runtime.workers: 1, or use Ray")
+    if schedule is None:
+        return
+    count = schedule.batch_size // schedule.micro
+    if count % workers:
+        raise ConfigError(
+            f"{count} micro-batches a step cannot be shared out over runtime.workers={workers}",
+            f"set schedule.micro_batch={schedule.batch_size // workers or 1}, or another number of workers",
+        )
+
+
+# --- in this process -----------------------------------------------------------------------------
+
+
+class _Tell(Hooks):
+    def __init__(self, outside: Outside, training: Training) -> None:
+        self.outside, self.training = outside, training
+
+    def on_tick(self, clock: Clock, metrics: Mapping[str, float]) -> None:
+        self.outside.tick(clock.nimg, metrics)
+
+    def on_checkpoint(self, clock: Clock, state: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        for name, picture in self.training.previews().items():
+            self.outside.images(clock.nimg, name, picture)
+
+
+def _train_here(config: Run, folder: str, outside: Outside, stop: Callable[[], bool]) -> bool:
+    import torch
+
+    wanted = config.runtime.device
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+    training = kinds.make_training(config.model_dump(mode="json"), device)
+    outside.begin(0, training.facts)
+    hooks = [_Tell(outside, training)]
+    return run_local(training.recipe, training.stream, folder, config.runtime, hooks, fingerprint(config), stop)
+
+
+# --- on Ray --------------------------------------------------------------------------------------
+
+
+def _train_on_ray(config: Run, folder: str, outside: Outside, stop: Callable[[], bool]) -> bool:
+    import logging
+
+    from raygseg.distributed.noticeboard import Images, Notice, Started, Tick, Warned
+    from raygseg.distributed.training import Job, train_on_ray
+
+    def listen(notice: Notice) -> None:
+        if isinstance(notice, Tick):
+            outside.tick(notice.nimg, notice.metrics)
+        elif isinstance(notice, Images):
+            outside.images(notice.nimg, notice.name, notice.picture)
+        elif isinstance(notice, Started):
+            outside.begin(notice.nimg, notice.facts)
+        elif isinstance(notice, Warned):
+            logging.getLogger("raygseg.worker").warning(notice.text)
+
+    plain = config.model_dump(mode="json")
+    job = Job(FACTORY, plain, folder, fingerprint(config), plain["runtime"])
+    return train_on_ray(job, listen, stop)
+
+
+# --- what is left behind -------------------------------------------------------------------------
+
+
+def _finish(config: Run, folder: str, outside: Outside) -> TrainResult:
+    """Bundle the last checkpoint, register the bundle."""
+    last = CheckpointFolder(folder, fingerprint=fingerprint(config)).latest()
+    if last is None:
+        raise TrainingError(f"{folder}: no checkpoint after training", "check that runtime.output is shared storage")
+    metrics = outside.metrics or {k: float(v) for k, v in last.facts.get("metrics", {}).items()}
+    bundle = _bundle(config, last, outside.facts)
+    name = config.runtime.register_as or config.name
+    with tempfile.TemporaryDirectory() as scratch:
+        remote = object_store.is_s3(folder)
+        written = write_bundle(Path(scratch, "bundle") if remote else Path(folder, "bundle"), bundle)
+        bundle_path = object_store.join(folder, "bundle")
+        if remote:
+            for file in sorted(written.iterdir()):
+                object_store.write_bytes(object_store.join(bundle_path, file.name), file.read_bytes())
+        version = register(
+            written, name, run_id=outside.hook.run_id, metrics=metrics,
+            tracking_uri=config.runtime.tracking_uri, experiment=config.runtime.experiment,
+        )  # fmt: skip
+    return TrainResult(folder, bundle_path, metrics, name, version.version, int(last.facts["nimg"]))
+
+
+def _bundle(config: Run, last: Checkpoint, facts: Mapping[str, Any]) -> Bundle:
+    bundle = kinds.make_bundle(config, last.state["recipe"])
+    told = {
+        "name": config.name,
+        "fingerprint": fingerprint(config),
+        "nimg": int(last.facts["nimg"]),
+        "metrics": dict(last.facts.get("metrics", {})),
+        "data": data_sources(config),
+        **facts,
+        **bundle.facts,
+    }
+    bundle = replace(bundle, facts=told, config=bundle.config or config.model_dump(mode="json"))
+    return bundle if bundle.card else replace(bundle, card=model_card(config.name, bundle))
+
+
+def data_sources(config: Run) -> dict[str, str]:
+    """What the run learns from, by role."""
+    plain = config.model_dump(mode="json")
+    roles = {"pictures": plain.get("data", {}).get("source", "")} if isinstance(plain.get("data"), dict) else {}
+    roles |= {role: plain.get(role, "") for role in ("generator", "samples", "pairs", "labelled")}
+    return {role: str(source) for role, source in roles.items() if isinstance(source, str) and source}

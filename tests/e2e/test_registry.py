@@ -1,0 +1,55 @@
+"""A registered model in a fresh process: `mlflow.pyfunc.load_model("models:/NAME@champion").predict(x)`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from raygseg.bundle import Bundle, write_bundle
+from raygseg.methods.stylegan2.generator import StyleGAN2Generator
+from raygseg.pipelines import kinds, registry, serving
+
+BUILD = {"resolution": 16, "z_dim": 16, "w_dim": 16, "mapping_layers": 2, "channel_base": 256, "channel_max": 16}
+PREDICT = """
+import sys, numpy, mlflow.pyfunc
+model = mlflow.pyfunc.load_model(sys.argv[1])
+numpy.save(sys.argv[3], model.predict(numpy.load(sys.argv[2])))
+"""
+
+
+def predict_in_fresh_process(uri: str, store: str, value: np.ndarray, folder: Path) -> np.ndarray:
+    """What a user's own script gets who knows MLflow and has raygseg installed, standing anywhere."""
+    given, answer = folder / "given.npy", folder / "answer.npy"
+    np.save(given, value)
+    environment = os.environ | {"MLFLOW_TRACKING_URI": store, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", PREDICT, uri, str(given), str(answer)],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return np.asarray(np.load(answer))
+
+
+def generator_bundle(folder: Path) -> Path:
+    torch.manual_seed(0)
+    generator = StyleGAN2Generator(**BUILD)
+    return write_bundle(folder, Bundle("generator", {"architecture": "stylegan2", **BUILD}, generator.state_dict()))
+
+
+@pytest.mark.slow
+def test_a_registered_generator_in_a_fresh_process(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    bundle = generator_bundle(tmp_path / "bundle")
+    info = registry.register(bundle, "toy-gan", tracking_uri=store)
+    assert info.uri == "models:/toy-gan/1"  # the newest generator is champion without an evaluation
+    seeds = np.arange(3)
+    pictures = predict_in_fresh_process("models:/toy-gan@champion", store, seeds, tmp_path)
+    here = serving.ServedGenerator(kinds.load_generator("models:/toy-gan@champion", store)).predict(seeds)
+    assert pictures.shape == (3, 16, 16, 3) and pictures.dtype == np.uint8
+    assert np.array_equal(pictures, here) and pictures.std() > 0
