@@ -1,4 +1,4 @@
-"""Segment pictures: `python jobs/segment.py photos/ --model models:/NAME@champion --output parts`.
+"""Segment pictures: `python jobs/segment.py models:/NAME@champion photos/ --output parts`.
 
 The same call as `raygseg segment`; runs from a checkout that is not installed, as `ray job submit` uploads it.
 """

@@ -112,9 +112,7 @@ def verify_bundle(path: str | Path) -> None:
         if not file.is_file():
             raise CheckpointError(f"{file}: missing from the bundle", "pull or copy the bundle again")
         if file_sha256(file) != checksum:
-            raise CheckpointError(
-                f"{file}: checksum differs (truncated or altered)", "pull or copy the bundle again"
-            )
+            raise CheckpointError(f"{file}: checksum differs (truncated or altered)", "pull or copy the bundle again")
 
 
 def read_bundle(path: str | Path, verify: bool = True) -> Bundle:

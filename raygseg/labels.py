@@ -102,9 +102,7 @@ class LabelSpace:
 
     def merged(self, mapping: Sequence[int], names: Sequence[str]) -> LabelSpace:
         """The coarser space in which old class i becomes class mapping[i]; keeps void and swaps that still hold."""
-        swaps = {
-            tuple(sorted((mapping[a], mapping[b]))) for a, b in self.swaps if mapping[a] != mapping[b]
-        }
+        swaps = {tuple(sorted((mapping[a], mapping[b]))) for a, b in self.swaps if mapping[a] != mapping[b]}
         background = None if self.background is None else mapping[self.background]
         return LabelSpace(tuple(names), (), self.void, tuple((a, b) for a, b in sorted(swaps)), background)
 

@@ -72,6 +72,16 @@ def user_error(error: BaseException) -> RaygsegError | None:
     return None
 
 
+def _interruption(leaving: BaseException) -> str:
+    """What the KeyboardInterrupt behind an exit had to say, e.g. how far the run came."""
+    link: BaseException | None = leaving
+    while link is not None:
+        if isinstance(link, KeyboardInterrupt) and link.args:
+            return f"interrupted: {link.args[0]}"
+        link = link.__cause__ or link.__context__
+    return "interrupted"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: sys.argv) and return its exit code; errors are printed, not raised."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -82,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
         if code == INTERRUPTED:
-            typer.echo("interrupted", err=True)
+            typer.echo(_interruption(leaving), err=True)
         return code
     except BrokenPipeError:
         # `| head` has gone: point stdout elsewhere, or the interpreter complains once more on its way out.

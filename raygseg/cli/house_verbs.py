@@ -78,16 +78,11 @@ def benchmark(
       raygseg benchmark list
       raygseg benchmark hypercolumn --json
     """
-    import pkgutil
-
     from raygseg import benchmarks
 
-    names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_"))
     if name == "list":
-        typer.echo("\n".join(names))
+        typer.echo("\n".join(benchmarks.names()))
         return
-    if name not in names:
-        raise ConfigError(f"there is no benchmark '{name}'", f"use one of: {', '.join(names)}")
     result = benchmarks.run(name, **_settings(settings))
     if as_json:
         typer.echo(json_text(result))

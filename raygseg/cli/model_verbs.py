@@ -49,22 +49,34 @@ def sample(
 
 
 def segment(
+    model: Annotated[str, typer.Argument(help="Segmenter. " + MODEL, show_default=False)],
     source: Annotated[str, typer.Argument(metavar="INPUT", help="A picture, a folder or Parquet.", show_default=False)],
-    model: Annotated[str, typer.Option("--model", "-m", help="Segmenter. " + MODEL, show_default=False)],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for masks, overlays, CSV.", show_default=False)],
     overlays: Annotated[bool, typer.Option(help="Also draw the parts over the pictures.")] = True,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures a forward pass.")] = 8,
+    actors: Annotated[int, typer.Option(min=0, help="Ray actors; 0: as the input's size asks for.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Segment your own pictures: masks at their original size, overlays and a CSV of part areas.
 
     [bold]Examples[/]
 
-      raygseg segment photo.jpg --model models:/toy-segmenter@champion --output parts
-      raygseg segment holiday/ --model runs/toy-segmenter/bundle --output parts --no-overlays
+      raygseg segment models:/toy-segmenter@champion photo.jpg --output parts
+      raygseg segment runs/toy-segmenter/bundle holiday/ --output parts --no-overlays
     """
     from raygseg.pipelines.segment import segment as run
 
     with Reporter() as progress:
-        result = run(model, source, output, overlays=overlays, progress=progress)
+        result = run(
+            model,
+            source,
+            output,
+            overlays=overlays,
+            batch_size=batch_size,
+            actors=actors,
+            device=device,
+            progress=progress,
+        )
     show_facts("[bold green]segmented[/]", brief(result))
 
 

@@ -281,7 +281,7 @@ def _client_for(url: str | None, key: str | None, secret: str | None) -> Any:
     config = Config(
         connect_timeout=5,
         read_timeout=60,
-        retries={"max_attempts": 4, "mode": "standard"},
+        retries={"mode": "standard"},  # three attempts, or AWS_MAX_ATTEMPTS
         # Older stores refuse the checksum trailers that newer clients add unasked.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",

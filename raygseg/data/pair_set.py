@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,12 @@ class PairSet:
     def shard_uris(self) -> list[str]:
         """The Parquet files in row order."""
         return [shard.pairs_uri(self.uri) for shard in self.shards]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over the settings and every shard's checksum."""
+        content = json.dumps([dict(self.manifest.settings), self.manifest.shards], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def class_frequencies(self) -> list[float]:
         """Share of each class among all mask pixels; sums to 1."""

@@ -128,5 +128,6 @@ def parquet_rows(address: SourceAddress, labelled: bool) -> tuple[ParquetRows, L
     """Open the table(s) of a source. Raises DataError where a split is asked for: tables have none."""
     if address.split:
         raise DataError(f"{address.place}: Parquet sources have no splits", "take ?split= off the source")
+    files = table_files(address.place)
     classes = table_classes(address.place, address.coarse) if labelled else None
-    return ParquetRows(table_files(address.place), classes), classes.labels if classes else None
+    return ParquetRows(files, classes), classes.labels if classes else None

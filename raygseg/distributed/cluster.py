@@ -40,6 +40,8 @@ def connect(cpus: int = 0) -> None:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
             _local = False
         else:
+            # A process that watches for nodes being reclaimed, at every start of workers; here is only one node.
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
             ray.init(
                 address="local",
                 num_cpus=max(FEWEST_CPUS, os.cpu_count() or 1, cpus),
@@ -55,11 +57,6 @@ def connect(cpus: int = 0) -> None:
             f"cannot reach {where}: {error}",
             "correct or unset RAY_ADDRESS (and check RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH), or free memory and disk",
         ) from error
-
-
-def is_running() -> bool:
-    """Whether this process is part of a cluster, as driver or worker."""
-    return bool(ray.is_initialized())
 
 
 def shutdown() -> None:

@@ -11,12 +11,11 @@ from __future__ import annotations
 import importlib
 import logging
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -25,10 +24,13 @@ from raygseg.data.shard_stats import ShardStats
 from raygseg.data.shard_writer import Recording, ShardWriter, stats_from_text, stats_to_text
 from raygseg.data.shards import Manifest, Mode, Shard, complete, plan
 from raygseg.distributed import cluster
-from raygseg.errors import MissingEnvironmentError, RaygsegError, TrainingError
+from raygseg.distributed.actor_pool import ActorPool
+from raygseg.errors import RaygsegError, TrainingError
 from raygseg.interfaces import PairSampler
 
 SHARDS_PER_TASK = 4  # at most; several let an actor write one shard while it samples the next
+__all__ = ["ActorPool", "Progress", "SamplerLoader", "generate_pairs"]
+
 LoadSampler = Callable[[str], PairSampler]  # takes the device, cpu or cuda
 
 
@@ -52,43 +54,6 @@ class Progress(NamedTuple):
     total: int
     pairs_per_second: float
     seconds_left: float | None
-
-
-@dataclass(frozen=True)
-class ActorPool:
-    """Who samples.
-
-    actors: how many; 0: as many as the cluster has room for. threads: torch threads and Ray CPUs of each.
-    device: each actor holds a GPU with cuda, and with auto where the cluster has one.
-    max_failures: restarts of an actor and retries of a task; -1: any number.
-    """
-
-    actors: int = 0
-    threads: int = 1
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    max_failures: int = 3
-
-    def on_gpu(self) -> bool:
-        return self.device == "cuda" or (self.device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
-
-    def size(self, tasks: int) -> int:
-        """Actors to start. Raises MissingEnvironmentError where the cluster can never hold one."""
-        total = ray.cluster_resources()
-        fits = int(total.get("CPU", 0) // self.threads)
-        if self.on_gpu():
-            fits = min(fits, int(total.get("GPU", 0)))
-        if fits < 1:
-            needs = {"CPU": float(self.threads), "GPU": float(self.on_gpu())}
-            raise MissingEnvironmentError(
-                f"a sampling actor needs {cluster.resources_in_words(needs)}, "
-                f"the Ray cluster has {cluster.resources_in_words(total)}",
-                "add a node, lower runtime.threads, or set runtime.device=cpu",
-            )
-        if self.actors:
-            return min(self.actors, fits, tasks)
-        # A cluster on one machine may count more CPUs than there are; sampling gains nothing from those.
-        real = max(1, (os.cpu_count() or 1) // self.threads) if len(ray.nodes()) == 1 else fits
-        return min(fits, real, tasks)
 
 
 def generate_pairs(
@@ -148,7 +113,6 @@ def _shard_tasks(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False  # the caller has its own status line
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    on_gpu = pool.on_gpu()
     items = [{"first_row": s.first_row, "rows": s.rows} for s in pending]
     with warnings.catch_warnings():
         # Limits on restarts still go in by a way that Ray announces to close; without them a sampler
@@ -157,11 +121,11 @@ def _shard_tasks(
         # from_items needs no read tasks, so the actors may hold every CPU of the cluster.
         return ray.data.from_items(items, override_num_blocks=tasks).map_batches(
             _ShardActor,
-            fn_constructor_args=(load, recording, pool.threads, "cuda" if on_gpu else "cpu"),
+            fn_constructor_args=(load, recording, pool.threads, pool.device),
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(size=pool.size(tasks), max_tasks_in_flight_per_actor=2),
-            num_cpus=pool.threads,
-            num_gpus=1 if on_gpu else 0,
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus,
             max_restarts=pool.max_failures,
             max_task_retries=pool.max_failures,
         )

@@ -7,6 +7,7 @@ pictures and writes its masks itself. Rows come back in the order of the jobs.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -49,6 +50,7 @@ def segment_with_actors(
     context.enable_operator_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = True
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         answers = ray.data.from_items(
             [{"job": job_to_text(job)} for job in jobs], override_num_blocks=tasks

@@ -9,6 +9,7 @@ not depend on how many were cut.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
@@ -27,7 +28,6 @@ from raygseg.seeding import numpy_rng
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import torch
     from torch import Tensor
 
     from raygseg.config.schema import SegmenterConfig
@@ -236,9 +236,8 @@ def _concatenated(tables: list[pa.Table]) -> pa.Table:
 
 
 def _reader(pairs: PairSet) -> ReadShards:
-    from raygseg.distributed import cluster
-
-    return ray_reader(pairs) if cluster.is_running() else file_reader(pairs)
+    ray = sys.modules.get("ray")  # not imported: a run in this process does without Ray
+    return ray_reader(pairs) if ray is not None and ray.is_initialized() else file_reader(pairs)
 
 
 def file_reader(pairs: PairSet) -> ReadShards:

@@ -27,7 +27,13 @@ class EqualLinear(nn.Module):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, *, bias_init: float = 0.0, lr_multiplier: float = 1.0, activate: bool = False
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias_init: float = 0.0,
+        lr_multiplier: float = 1.0,
+        activate: bool = False,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
@@ -47,7 +53,16 @@ class EqualConv(nn.Module):
     A 1 x 1 down-convolution filters and decimates first, which is the cheaper order.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, down: bool = False, bias: bool = True, activate: bool = True) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        down: bool = False,
+        bias: bool = True,
+        activate: bool = True,
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None

@@ -69,8 +69,8 @@ class ProjectionPlan:
         anchor: weight of the mean squared whitened code (both parts).
     """
 
-    steps: int = 80
-    lr: float = 0.15
+    steps: int = 60
+    lr: float = 0.18
     own_lr_share: float = 0.5
     squared_error: float = 1.0
     anchor: float = 1e-3

@@ -79,10 +79,9 @@ def generate(config: GenerateConfig, progress: Progress | None = None) -> Genera
             facts = {"pairs/s": state.pairs_per_second} if state.pairs_per_second else {}
             progress("generate", state.done, state.total, facts)
 
-    pool = generation.ActorPool(
-        config.actors, config.runtime.threads, config.runtime.device, config.runtime.max_failures
-    )
+    runtime = config.runtime
     try:
+        pool = generation.ActorPool.on(runtime.device, config.actors, runtime.threads, runtime.max_failures)
         manifest = generation.generate_pairs(loader, output, wanted, config.mode, pool, tell)
     except BaseException as error:
         run.finish("FAILED" if isinstance(error, Exception) else "KILLED")

@@ -88,7 +88,12 @@ def _pictures(path: str) -> dict[str, Any]:
     try:
         labelled = open_labelled(path, None)
         facts: dict[str, Any] = {"what": "pictures with masks", "classes": list(labelled.labels.names)}
-        return {**facts, "pictures": len(labelled), "bad": labelled.report.counts, "fingerprint": data_fingerprint(labelled)}
+        return {
+            **facts,
+            "pictures": len(labelled),
+            "bad": labelled.report.counts,
+            "fingerprint": data_fingerprint(labelled),
+        }
     except DataError:
         pictures = open_pictures(path, 32)
         return {

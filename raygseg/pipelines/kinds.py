@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 
 from raygseg.bundle import Bundle, read_bundle
 from raygseg.config.schema import KINDS, GanConfig, HeadConfig, Run, SegmenterConfig
-from raygseg.data.picture_sets import LabelledSet
+from raygseg.data.picture_sets import LabelledSet, PictureSet, data_fingerprint
 from raygseg.data.sources import open_labelled, open_pictures
 from raygseg.data.splits import nested_subset
 from raygseg.data.streams import LabelledStream, PictureStream
 from raygseg.errors import CheckpointError, ConfigError, DataError
-from raygseg.interfaces import Generator, PairSampler, Segmenter, Stream
-from raygseg.labels import LabelSpace
+from raygseg.interfaces import Generator, PairSampler, Segmenter
 
 if TYPE_CHECKING:
     from raygseg.engine.loop import Training
@@ -143,7 +142,12 @@ def _gan_training(run: GanConfig, device: str) -> Training:
     data = run.data
     pictures = open_pictures(data.source, data.resolution, data.max_bad_fraction, data.limit)
     recipe = build_recipe(run, device)
-    return Training(recipe, PictureStream(pictures, run.seed, data.flip), lambda: {"samples": _samples(recipe.average)})
+    return Training(
+        recipe,
+        PictureStream(pictures, run.seed, data.flip),
+        lambda: {"samples": _samples(recipe.average)},
+        _about(pictures=_origin(data.source, pictures)),
+    )
 
 
 def _samples(generator: Generator) -> NDArray[np.uint8]:
@@ -190,7 +194,9 @@ def _head_training(run: HeadConfig, device: str) -> Training:
     from raygseg.methods.repurposegan.training import SampleStream
 
     recipe = _head_recipe(run)
-    return Training(recipe, SampleStream(recipe.samples, recipe.head.resolution, run.seed))
+    stream = SampleStream(recipe.samples, recipe.head.resolution, run.seed)
+    samples = {"source": run.samples, "count": len(recipe.samples), "fingerprint": recipe.samples.fingerprint()}
+    return Training(recipe, stream, facts={**_about(samples=samples), "parents": {"generator": run.generator}})
 
 
 def _head_bundle(run: HeadConfig, state: Mapping[str, Any]) -> Bundle:
@@ -209,26 +215,33 @@ def _segmenter_training(run: SegmenterConfig, device: str) -> Training:
     from raygseg.engine.loop import Training
     from raygseg.methods.student.training import build_recipe
 
-    labels, shares, stream = _segmenter_data(run)
-    return Training(build_recipe(run, labels, shares, device), stream)
-
-
-def _segmenter_data(run: SegmenterConfig) -> tuple[LabelSpace, list[float] | None, Stream]:
-    """Label space, class shares where they are known, and the stream of pairs, labelled pictures, or both."""
     labelled = _labelled(run) if run.labelled else None
+    origins = {"labelled": _origin(run.labelled, labelled)} if labelled is not None else {}
     if not run.pairs:
         assert labelled is not None
-        return labelled.labels, None, LabelledStream(labelled, run.seed)
+        recipe = build_recipe(run, labelled.labels, None, device)
+        return Training(recipe, LabelledStream(labelled, run.seed), facts=_about(**origins))
     from raygseg.data.pair_set import PairSet
     from raygseg.distributed.pair_stream import PairStream
 
     pairs = PairSet.open(run.pairs)
+    origins["pairs"] = {"source": run.pairs, "count": len(pairs), "fingerprint": pairs.fingerprint}
     if labelled is not None and labelled.labels.names != pairs.labels.names:
         raise DataError(
             f"{run.labelled} has the classes {list(labelled.labels.names)}, {run.pairs} has {list(pairs.labels.names)}",
             "label pictures and samples with the same labels.json",
         )
-    return pairs.labels, pairs.class_frequencies(), PairStream(run, pairs, labelled)
+    recipe = build_recipe(run, pairs.labels, pairs.class_frequencies(), device)
+    return Training(recipe, PairStream(run, pairs, labelled), facts=_about(**origins))
+
+
+def _about(**origins: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a run's facts that says where its data came from, by role."""
+    return {"data": dict(origins)}
+
+
+def _origin(source: str, data: PictureSet | LabelledSet) -> dict[str, Any]:
+    return {"source": source, "count": len(data), "fingerprint": data_fingerprint(data)}
 
 
 def _labelled(run: SegmenterConfig) -> LabelledSet:

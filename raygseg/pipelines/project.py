@@ -173,7 +173,7 @@ def project_photos(
     generator: Generator,
     distance: PerceptualDistance,
     folder: str | Path,
-    plan: ProjectionPlan = ProjectionPlan(),  # noqa: B008 (frozen)
+    plan: ProjectionPlan = ProjectionPlan(),
     batch: int = 5,
     progress: Progress | None = None,
 ) -> Projection:

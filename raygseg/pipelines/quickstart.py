@@ -17,6 +17,7 @@ from raygseg.config.schema import EvaluateConfig, GenerateConfig, Run
 from raygseg.errors import MissingEnvironmentError
 from raygseg.pipelines.evaluate import EvaluateResult, evaluate
 from raygseg.pipelines.generate import generate
+from raygseg.pipelines.label_samples import label_samples
 from raygseg.pipelines.registry import pull
 from raygseg.pipelines.segment import segment
 from raygseg.pipelines.train import TrainResult, train
@@ -148,30 +149,6 @@ def _pretrain(chain: _Chain, from_scratch: bool) -> tuple[Path | str, Path]:
     return gan.bundle_path, samples
 
 
-def label_samples(
-    generator: str | Path, labeller: str | Path, output: str | Path, count: int = SAMPLES, seed: int = 0
-) -> int:
-    """Export `count` diverse samples of a generator and let a segmenter label them, in place of a person.
-
-    Returns the number of masks written. The folder is what `train head` reads.
-    """
-    from raygseg.pipelines.kinds import load_segmenter
-    from raygseg.pipelines.sample import sample_for_labelling
-
-    folder = Path(output)
-    segmenter = load_segmenter(labeller)
-    sample_for_labelling(str(generator), count, str(folder), seed=seed)
-    segmenter.labels.save(folder / "labels.json")
-    files = sorted((folder / "images").glob("*.png"))
-    pictures = [np.asarray(Image.open(file).convert("RGB")) for file in files]
-    (folder / "masks").mkdir(exist_ok=True)
-    for file, answer in zip(files, segmenter.predict(pictures), strict=True):
-        mask = Image.fromarray(answer.label_map, mode="P")
-        mask.putpalette([channel for colour in segmenter.labels.palette for channel in colour])
-        mask.save(folder / "masks" / file.name)
-    return len(files)
-
-
 def _short(chain: _Chain) -> Sequence[str]:
     return ("schedule.total_kimg=24",)
 
@@ -216,16 +193,11 @@ def _scored(result: EvaluateResult) -> str:
 # --- the report ----------------------------------------------------------------------------------
 
 
-def _report(
-    chain: _Chain, scores: EvaluateResult, baseline: EvaluateResult, pairs: str, segmented: Any
-) -> Path:
+def _report(chain: _Chain, scores: EvaluateResult, baseline: EvaluateResult, pairs: str, segmented: Any) -> Path:
     from raygseg.viz.report import Commands, Figure, KeyFigures, Pictures, Table, Title, write_report
 
     student, direct = scores.metrics["miou_foreground"], baseline.metrics["miou_foreground"]
-    parts = [
-        [name, f"{value:.3f}", f"{baseline.iou[name]:.3f}"]
-        for name, value in scores.iou.items()
-    ]
+    parts = [[name, f"{value:.3f}", f"{baseline.iou[name]:.3f}"] for name, value in scores.iou.items()]
     plates = _plates(scores, pairs)
     return write_report(
         chain.output / "report.html",
@@ -240,7 +212,9 @@ def _report(
             Table("Stages", ["stage", "time", "result"], [list(row) for row in chain.stages]),
             Table("Parts", ["part", "student IoU", "baseline IoU"], parts),
             *([Pictures("Pictures", plates)] if plates else []),
-            Commands("Try next", [("segment your own pictures", f"raygseg segment {chain.output}/pulled PICTURES/ masks/")]),
+            Commands(
+                "Try next", [("segment your own pictures", f"raygseg segment {chain.output}/pulled PICTURES/ masks/")]
+            ),
         ],
     )
 

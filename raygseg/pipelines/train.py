@@ -114,6 +114,7 @@ class Outside:
 
     def begin(self, nimg: int, facts: Mapping[str, Any]) -> None:
         self.nimg, self.facts = nimg, dict(facts)
+        self.hook.on_facts(facts)
         if self.progress is not None:
             self.progress(STAGE, nimg / 1000, self.total, {})
 

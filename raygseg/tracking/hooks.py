@@ -20,6 +20,8 @@ from raygseg.tracking.runs import Status, TrackedRun
 class TrainingHook(Protocol):
     """What pipelines call while training; `nimg` is the number of images seen."""
 
+    def on_facts(self, facts: Mapping[str, Any]) -> None: ...
+
     def on_tick(self, nimg: int, metrics: Mapping[str, float]) -> None: ...
 
     def on_images(self, nimg: int, name: str, picture: NDArray[np.uint8]) -> None: ...
@@ -57,6 +59,17 @@ class TrackingHook:
     def start(self) -> str:
         """Find or create the run now; its id, or empty if the store does not answer."""
         return self.run_id
+
+    def on_facts(self, facts: Mapping[str, Any]) -> None:
+        """What the run found out about its data: `data` in facts is {role: {source, fingerprint, ...}}."""
+        data = facts.get("data")
+        known = {
+            str(role): (str(entry.get("source", "")), str(entry.get("fingerprint", "")))
+            for role, entry in (data.items() if isinstance(data, Mapping) else ())
+            if isinstance(entry, Mapping)
+        }
+        if known:
+            self.run.log_data(known)
 
     def on_tick(self, nimg: int, metrics: Mapping[str, float]) -> None:
         """Metrics at a tick; `kimg` is added, for curves over thousands of images."""

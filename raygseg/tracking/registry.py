@@ -34,7 +34,6 @@ __all__ = [
     "crown_newest",
     "find_version",
     "promote",
-    "promote_model",
     "pull",
     "register_bundle",
     "resolve",
@@ -110,26 +109,6 @@ def find_version(bundle_path: str | Path, name: str, tracking_uri: str = "") -> 
         return _version_with(connect(uri), name, file_sha256(Path(bundle_path) / CHECKSUMS))
 
 
-def promote_model(
-    name: str,
-    model: str,
-    metric: str,
-    value: float,
-    data: str,
-    *,
-    tracking_uri: str = "",
-    minimum_gain: float = 0.0,
-    force: bool = False,
-) -> Decision:
-    """`promote` for a model given by any address: the version of `name` that holds it, registered if none does."""
-    bundle = resolve(model, tracking_uri)
-    version = register_bundle(bundle, name, tracking_uri=tracking_uri).version
-    return promote(
-        name, version, metric=metric, value=value, data=data, tracking_uri=tracking_uri,
-        minimum_gain=minimum_gain, force=force,
-    )  # fmt: skip
-
-
 def _document(folder: Path) -> Mapping[str, Any]:
     try:
         document = yaml.safe_load((folder / CONFIG).read_text())
@@ -151,6 +130,10 @@ def _tags(
     for key in ("fingerprint", "data_fingerprint", "nimg"):
         if facts.get(key):
             tags[f"raygseg.{key}"] = cut(str(facts[key]))
+    data = facts.get("data")
+    for role, source in data.items() if isinstance(data, Mapping) else ():
+        if isinstance(source, Mapping) and source.get("fingerprint"):
+            tags[safe_key(f"raygseg.data.{role}.fingerprint")] = cut(str(source["fingerprint"]))
     if labels is not None:
         tags["raygseg.classes"] = cut(", ".join(labels.names))
     return tags | {safe_key(f"raygseg.metric.{key}"): f"{float(value):.6g}" for key, value in metrics.items()}

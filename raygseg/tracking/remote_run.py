@@ -79,6 +79,21 @@ class RemoteRun:
         for first in range(0, len(rows), _ROWS_A_BATCH):
             self.client.log_batch(self.run_id, tags=rows[first : first + _ROWS_A_BATCH])
 
+    def describe_data(self, data: Mapping[str, tuple[str, str]]) -> None:
+        """{role: (source, fingerprint)} as tags and in MLflow's own table of data sets."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = [
+            DatasetInput(
+                Dataset(name=cut(role), digest=digest[:36] or "unknown", source_type="raygseg", source=source),
+                [InputTag("mlflow.data.context", cut(role))],
+            )
+            for role, (source, digest) in data.items()
+        ]
+        if inputs:
+            self.client.log_inputs(self.run_id, inputs)
+        self.set_tags({f"raygseg.data.{role}.fingerprint": digest for role, (_, digest) in data.items()})
+
     def _send_picture(self, entry: Entry, file: Path) -> None:
         from PIL import Image
 
@@ -108,26 +123,11 @@ class RemoteRun:
         missing = [Param(key, value) for key, value in parameters.items() if key not in known]
         for first in range(0, len(missing), _ROWS_A_BATCH):
             self.client.log_batch(self.run_id, params=missing[first : first + _ROWS_A_BATCH])
-        data = {f"raygseg.data.{role}.fingerprint": digest for role, (_, digest) in settings.data.items()}
-        self.set_tags({"raygseg.run_dir": settings.run_dir, **runtime, **data, **settings.tags})
-        self._describe_data(settings.data)
+        self.set_tags({"raygseg.run_dir": settings.run_dir, **runtime, **settings.tags})
+        self.describe_data(settings.data)
         if settings.config:
             text = yaml.safe_dump(_plain(settings.config), sort_keys=False)
             self.client.log_text(self.run_id, text, "config.yaml")
-
-    def _describe_data(self, data: Mapping[str, tuple[str, str]]) -> None:
-        """MLflow's own table of the data sets that a run has seen: role, source and digest."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        inputs = [
-            DatasetInput(
-                Dataset(name=cut(role), digest=digest[:36] or "unknown", source_type="raygseg", source=source),
-                [InputTag("mlflow.data.context", cut(role))],
-            )
-            for role, (source, digest) in data.items()
-        ]
-        if inputs:
-            self.client.log_inputs(self.run_id, inputs)
 
 
 def _find(client: MlflowClient, settings: RunSettings) -> str:

@@ -34,12 +34,12 @@ def resolve(uri: str, tracking_uri: str = "", cache: str | Path | None = None) -
     CheckpointError (a file that differs), MissingEnvironmentError (no server).
     """
     if uri.startswith(SCHEME):
-        return _cached(*_registered(uri, tracking_uri), cache)
+        return _cached(uri, *_registered(uri, tracking_uri), cache)
     if object_store.is_s3(uri):
         checksums = object_store.read_bytes(object_store.join(uri, CHECKSUMS))
         digest = hashlib.sha256(checksums).hexdigest()
         name = f"{uri.rstrip('/').rsplit('/', 1)[-1]}-{digest[:16]}"
-        return _cached(name, digest, lambda folder: _download_s3(uri, folder), cache)
+        return _cached(uri, name, digest, lambda folder: _download_s3(uri, folder), cache)
     folder = object_store.local_path(uri)
     if not folder.is_dir():
         hint = "give a bundle folder, s3://BUCKET/PREFIX or models:/NAME@ALIAS"
@@ -68,16 +68,17 @@ def pull(name_or_uri: str, output: str | Path, tracking_uri: str = "") -> Path:
     else:
         source = resolve(uri)
         digest, download = "", lambda folder: shutil.copytree(source, folder, dirs_exist_ok=True)
-    return _into_place(target, digest, download)
+    return _into_place(target, uri, digest, download)
 
 
 Download = Callable[[Path], object]
 
 
-def _into_place(target: Path, digest: str, download: Download) -> Path:
+def _into_place(target: Path, origin: str, digest: str, download: Download) -> Path:
     """Download beside the target, verify, rename; nothing is left behind by a failure.
 
-    digest: sha256 that the checksum list must have; empty where nobody recorded one.
+    origin: the address, for messages. digest: sha256 that the checksum list must have; empty where
+    nobody recorded one.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,10 +89,10 @@ def _into_place(target: Path, digest: str, download: Download) -> Path:
         fresh, old = staging / "new", staging / "old"
         fresh.mkdir()
         download(fresh)
-        verify_bundle(fresh)
+        _verify(fresh, origin)
         if digest and file_sha256(fresh / CHECKSUMS) != digest:
             raise CheckpointError(
-                f"{fresh / CHECKSUMS}: differs from the checksum in the registry (altered after registration)",
+                f"{origin}/{CHECKSUMS}: differs from the checksum in the registry (altered after registration)",
                 "register the bundle again from its run folder",
             )
         if target.exists():
@@ -106,7 +107,15 @@ def _into_place(target: Path, digest: str, download: Download) -> Path:
     return target
 
 
-def _cached(name: str, digest: str, download: Download, cache: str | Path | None) -> Path:
+def _verify(fresh: Path, origin: str) -> None:
+    """`verify_bundle`, with the address in the message instead of a staging folder that is gone by then."""
+    try:
+        verify_bundle(fresh)
+    except CheckpointError as error:
+        raise CheckpointError(error.message.replace(str(fresh), origin), error.hint) from error
+
+
+def _cached(uri: str, name: str, digest: str, download: Download, cache: str | Path | None) -> Path:
     """The cache's copy of a bundle under a name that says which one it is, downloaded if need be."""
     root = Path(cache) if cache else Path.home() / ".cache" / "raygseg" / "models"
     target = root / name
@@ -117,7 +126,7 @@ def _cached(name: str, digest: str, download: Download, cache: str | Path | None
         except CheckpointError:
             # Damaged since it was downloaded: the source is asked again, and verified again.
             shutil.rmtree(target, ignore_errors=True)
-    return _into_place(target, digest, download)
+    return _into_place(target, uri, digest, download)
 
 
 def _download_s3(uri: str, folder: Path) -> None:

@@ -15,6 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -116,6 +117,16 @@ class TrackedRun:
             if file:
                 self._record(Entry(nimg, _now_ms(), picture=key, file=file))
 
+    def log_data(self, data: Mapping[str, tuple[str, str]]) -> None:
+        """{role: (source, fingerprint)} of data that the run sees, known only once it was opened."""
+        with self._state:
+            if all(self.settings.data.get(role) == known for role, known in data.items()):
+                return
+            self.settings = replace(self.settings, data={**self.settings.data, **data})
+            connected = self._remote is not None
+        if connected:  # otherwise it goes along when the store answers
+            self._now("describing the data", lambda remote: remote.describe_data(data))
+
     def log_file(self, path: str | Path, folder: str = "") -> bool:
         """Attach a file now; False, with a warning, if the store refused."""
         return self._now(f"attaching {path}", lambda r: r.client.log_artifact(r.run_id, str(path), folder or None))
@@ -209,12 +220,15 @@ class TrackedRun:
                 self._state.notify_all()
 
     def _connect(self) -> None:
-        remote = RemoteRun(self._client_of(self.settings.tracking_uri), self.settings)
+        settings = self.settings
+        remote = RemoteRun(self._client_of(settings.tracking_uri), settings)
         with self._state:
             self._remote = remote
+            late = {} if self.settings is settings else self.settings.data
             for key, step in remote.last.items():
                 self._last[key] = max(step, self._last.get(key, -1))
             self._state.notify_all()
+        remote.describe_data(late)
 
     def _succeeded(self) -> None:
         with self._state:

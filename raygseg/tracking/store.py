@@ -26,6 +26,7 @@ _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # Requirements are given, never guessed from lock files of the folder we happen to stand in.
     "MLFLOW_UV_AUTO_DETECT": "false",
     # mlflow's own seven retries with doubling waits would hold a dead server's caller for minutes.
@@ -74,7 +75,13 @@ def quieten() -> None:
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    for name in ("mlflow.utils.requirements_utils", "mlflow.utils.environment", "mlflow.models.model"):
+    # A dead server is warned about once, by us; every retry of every request is too much.
+    for name in (
+        "mlflow.utils.requirements_utils",
+        "mlflow.utils.environment",
+        "mlflow.models.model",
+        "urllib3.connectionpool",
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

@@ -34,8 +34,15 @@ class Extremes:
         for gone in set(self._drawn) - wanted:
             del self._drawn[gone]
 
+    def __len__(self) -> int:
+        return len(self._drawn)
+
+    def ranking(self) -> tuple[list[int], list[int]]:
+        """Indices of the best and of the worst pictures, the most extreme first."""
+        return [i for _, i in self._best], [-i for _, i in self._worst]
+
     def sheets(self) -> tuple[Canvas | None, Canvas | None]:
         """Best and worst as one sheet each, the most extreme first; None where nothing is kept."""
-        chosen = ([self._drawn[abs(i)] for _, i in ranked] for ranked in (self._best, self._worst))
+        chosen = ([self._drawn[i] for i in indices] for indices in self.ranking())
         best, worst = (comparison_sheet(rows, self.labels) if rows else None for rows in chosen)
         return best, worst

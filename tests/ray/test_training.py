@@ -56,7 +56,7 @@ class Listener:
         return [notice for notice in self.notices if isinstance(notice, Started)]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_killed_stopped_and_cut_the_run_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     """Two workers, one killed by signal 9 between ticks; stopped; the newest checkpoint cut in half;
     finished by one worker: bit for bit what one process gives that was left alone."""
@@ -90,7 +90,7 @@ def test_killed_stopped_and_cut_the_run_ends_like_an_undisturbed_one(tmp_path: P
     assert len(CheckpointFolder(str(folder)).names()) <= 4  # three whole ones, and the one cut in half
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_bad_data_is_told_as_it_is_and_not_tried_again(tmp_path: Path) -> None:
     notices: list[Notice] = []
     with pytest.raises(DataError, match=r"broken\.png") as error:
@@ -99,6 +99,7 @@ def test_bad_data_is_told_as_it_is_and_not_tried_again(tmp_path: Path) -> None:
     assert len([notice for notice in notices if isinstance(notice, Started)]) == 1
 
 
+@pytest.mark.timeout(300)
 def test_workers_that_cannot_be_placed_say_what_they_ask_for(tmp_path: Path) -> None:
     with pytest.raises(
         MissingEnvironmentError, match=r"500 workers with 1 CPU, 0 GPUs each .* the cluster has \d+ CPU"

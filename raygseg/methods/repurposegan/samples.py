@@ -4,10 +4,12 @@
     masks/SEED.png  class indices, of the picture's size
     images/SEED.png the exported picture (optional; its size is checked against the mask's)
     samples.json    written by `raygseg sample`: truncation and seeds (optional)
+    codes.safetensors  `ws` [k, num_ws, w_dim] of projected photos, in the order of the seeds (optional)
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -25,6 +27,7 @@ from raygseg.errors import DataError
 from raygseg.labels import LabelSpace
 
 LABELS, RECORD, IMAGES, MASKS = "labels.json", "samples.json", "images", "masks"
+CODES = "codes.safetensors"
 logger = logging.getLogger(__name__)
 
 
@@ -47,6 +50,13 @@ class LabelledSamples:
 
     def __len__(self) -> int:
         return len(self.seeds)
+
+    def fingerprint(self) -> str:
+        """16 hex digits over seeds, masks and class names."""
+        digest = hashlib.sha256(repr((self.seeds, self.labels.names)).encode())
+        for mask in self.masks:
+            digest.update(mask.tobytes())
+        return digest.hexdigest()[:16]
 
     def class_shares(self) -> NDArray[np.float64]:
         """Share of each class over the labelled pixels of all masks. [K]"""
@@ -93,10 +103,29 @@ def read_samples(folder: str) -> LabelledSamples:
     seeds = tuple(sorted(names))
     masks = tuple(_read_mask(folder, names[seed], labels) for seed in seeds)
     psi = record.get("truncation_psi")
-    samples = LabelledSamples(labels, seeds, masks, None if psi is None else float(psi))
+    samples = LabelledSamples(
+        labels, seeds, masks, None if psi is None else float(psi), _read_codes(folder, len(seeds))
+    )
     if samples.absent:
         logger.warning("%s: no mask holds class %s; the head cannot learn it", folder, ", ".join(samples.absent))
     return samples
+
+
+def _read_codes(folder: str, count: int) -> Tensor | None:
+    """The projected photos' codes, if the folder has any. DataError where they are not one a mask."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    where = object_store.join(folder, CODES)
+    if not object_store.exists(where):
+        return None
+    try:
+        ws = load(object_store.read_bytes(where))["ws"]
+    except (SafetensorError, KeyError) as error:
+        raise DataError(f"{where}: no codes `ws` ({error})", "project the photos again") from error
+    if len(ws) != count:
+        raise DataError(f"{where}: {len(ws)} codes for {count} masks", "project the photos again, or remove the file")
+    return ws
 
 
 def _seed_of(name: str) -> int:

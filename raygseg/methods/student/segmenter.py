@@ -36,12 +36,12 @@ class UNetSegmenter:
     """
 
     def __init__(self, net: UNet, labels: LabelSpace, resolution: int, batch_size: int = 16) -> None:
-        self.net = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.net = net.eval().requires_grad_(False)
         self.labels, self.resolution, self.batch_size = labels, resolution, batch_size
 
     @property
     def device(self) -> torch.device:
-        return next(self.net.parameters()).device
+        return self.net.classify.weight.device
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class StudentRecipe:
         self.seed = config.seed
         self.batch_size, self.micro_batch = config.schedule.batch_size, config.schedule.micro
         self.total_images = int(config.schedule.total_kimg * 1000)
-        self.net = build_network(config, labels.num_classes).to(self.device, memory_format=torch.channels_last)
+        self.net = build_network(config, labels.num_classes).to(self.device)
         self.average = copy.deepcopy(self.net).requires_grad_(False).eval()
         section = config.optimiser
         adam = torch.optim.AdamW(self.net.parameters(), lr=section.lr, weight_decay=section.weight_decay)
@@ -80,7 +80,7 @@ class StudentRecipe:
         targets, valid = self._targets(batch.data)
         images, targets, valid = self.augmentation(images, targets, valid, batch.draws.rng("student/augment"))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=section.precision == "bf16"):
-            logits = self.net(images.contiguous(memory_format=torch.channels_last))
+            logits = self.net(images)
         logits = logits.float()
         loss = soft_cross_entropy(logits, targets, valid, self.class_weights().to(self.device))
         return PhaseLoss(loss, {"loss": loss.detach()} | self._statistics(logits.detach(), targets, valid))

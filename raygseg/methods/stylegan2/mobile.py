@@ -4,7 +4,7 @@ The published network is a distillation of StyleGAN2 on faces: the mapping netwo
 synthesis doubles the size with an inverse Haar wavelet transform and uses modulated depthwise separable
 convolutions without demodulation. Its weights are one safetensors file (`load_mobile_generator`).
 
-The network draws at 1024 px. Smaller pictures are exact area averages of that picture and cheaper:
+The published network draws at 1024 px. Smaller pictures are exact area averages of that picture and cheaper:
 the last inverse Haar step is left out, because half its low-pass channels are already the 2x2 mean.
 A `Framing` crops picture and features alike, for photos that show the object closer up.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raygseg.bundle import Bundle
@@ -26,11 +26,8 @@ from raygseg.errors import CheckpointError, ConfigError, MissingEnvironmentError
 from raygseg.interfaces import FeatureLayer, Rendering
 from raygseg.seeding import torch_rng
 
-FULL_RESOLUTION = 1024
-CHANNELS = (512, 512, 512, 512, 256, 128, 64)  # after layer i, at 8 * 2^i
-STYLE_DIM = 512
-WINDOW_AT = 128  # px of the maps from which on only the framed window is computed
-NUM_WS = 1 + 3 * len(CHANNELS) + 1  # one w for every modulated step: conv1, (up, conv1, conv2) a layer, to_img
+CHANNELS = (512, 512, 512, 512, 256, 128, 64)  # of the published network after layer i, at 8 * 2^i px
+W_DIM = 512
 
 
 class Patch(NamedTuple):
@@ -111,9 +108,9 @@ def inverse_haar(x: Tensor) -> Tensor:
 class Modulation(nn.Module):
     """An affine function of w scales the input channels (the weights hold the 1/sqrt(fan_in) factor)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, w_dim: int, channels: int) -> None:
         super().__init__()
-        self.mod = nn.Linear(STYLE_DIM, channels)
+        self.mod = nn.Linear(w_dim, channels)
 
     def scale(self, x: Tensor, w: Tensor) -> Tensor:
         style: Tensor = self.mod(w)
@@ -123,8 +120,8 @@ class Modulation(nn.Module):
 class StyledConvolution(Modulation):
     """Modulate, convolve (plain 3x3, or depthwise 3x3 then 1x1), add noise and bias, leaky ReLU 0.2."""
 
-    def __init__(self, inputs: int, outputs: int, resolution: int, depthwise: bool) -> None:
-        super().__init__(inputs)
+    def __init__(self, w_dim: int, inputs: int, outputs: int, resolution: int, depthwise: bool) -> None:
+        super().__init__(w_dim, inputs)
         if depthwise:
             self.dw = nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False)
             self.pw = nn.Conv2d(inputs, outputs, 1, bias=False)
@@ -158,14 +155,14 @@ class StyledConvolution(Modulation):
 class SynthesisLayer(nn.Module):
     """Inverse Haar to twice the size, then two styled convolutions."""
 
-    def __init__(self, inputs: int, outputs: int, resolution: int) -> None:
+    def __init__(self, w_dim: int, inputs: int, outputs: int, resolution: int) -> None:
         super().__init__()
-        self.up = Modulation(inputs)
-        self.conv1 = StyledConvolution(inputs // 4, outputs, resolution, depthwise=True)
-        self.conv2 = StyledConvolution(outputs, outputs, resolution, depthwise=True)
+        self.up = Modulation(w_dim, inputs)
+        self.conv1 = StyledConvolution(w_dim, inputs // 4, outputs, resolution, depthwise=True)
+        self.conv2 = StyledConvolution(w_dim, outputs, outputs, resolution, depthwise=True)
 
     def forward(self, x: Tensor, ws: Tensor, noise: tuple[Tensor | None, Tensor | None], patch: Patch) -> Tensor:
-        """ws: [N, 3, 512]."""
+        """ws: [N, 3, w_dim]."""
         x = inverse_haar(self.up.scale(x, ws[:, 0]))
         x = self.conv1(x, ws[:, 1], noise[0], patch)
         return self.conv2(x, ws[:, 2], noise[1], patch)  # type: ignore[no-any-return]
@@ -174,13 +171,13 @@ class SynthesisLayer(nn.Module):
 class ToImage(Modulation):
     """Modulated 1x1 convolution to the 12 wavelet channels of the picture."""
 
-    def __init__(self, inputs: int) -> None:
-        super().__init__(inputs)
+    def __init__(self, w_dim: int, inputs: int) -> None:
+        super().__init__(w_dim, inputs)
         self.weight = nn.Parameter(torch.empty(12, inputs, 1, 1))
         self.bias = nn.Parameter(torch.zeros(1, 12, 1, 1))
 
     def forward(self, x: Tensor, w: Tensor, shrink: int) -> Tensor:
-        """Maps of the 512 px layer -> the picture at 512 / shrink px; shrink 0 gives the full 1024 px."""
+        """Maps of the last layer at r px -> the picture at r / shrink px; shrink 0 gives all its 2 r px."""
         bias = self.bias.flatten()
         if shrink == 0:
             return inverse_haar(F.conv2d(self.scale(x.float(), w), self.weight, bias))
@@ -194,68 +191,79 @@ class MobileGenerator(nn.Module):
     """MobileStyleGAN with named feature layers; see `interfaces.Generator`.
 
     Args:
-        resolution: pixels of the picture: 1024 divided by a power of two.
+        resolution: pixels of the picture: the full resolution, 8 * 2^(number of layers), divided by a
+            power of two.
         framing: the window shown; other than the whole picture, a window is cut from a picture of
             twice the resolution and from every feature map (which keeps its size).
         precision: bf16 runs the convolutions in bfloat16.
+        channels: after each layer; the default is the published network, 1024 px.
+        w_dim: of z and w.
+
     Raises ConfigError for a resolution that it cannot draw.
     """
 
-    num_ws = NUM_WS
-    w_dim = STYLE_DIM
-
     def __init__(
         self,
-        resolution: int = FULL_RESOLUTION,
-        framing: Framing = Framing(),  # noqa: B008 (frozen)
+        resolution: int = 1024,
+        framing: Framing = Framing(),
         precision: Literal["fp32", "bf16"] = "fp32",
+        channels: Sequence[int] = CHANNELS,
+        w_dim: int = W_DIM,
     ) -> None:
         super().__init__()
-        if resolution < 8 or FULL_RESOLUTION % resolution or resolution & (resolution - 1):
+        self.full_resolution = 8 << len(channels)
+        if resolution < 8 or resolution > self.full_resolution or resolution & (resolution - 1):
             raise ConfigError(
-                f"the face generator cannot draw {resolution} px", "use a power of two from 8 to 1024"
+                f"the generator cannot draw {resolution} px", f"use a power of two from 8 to {self.full_resolution}"
             )
         self.resolution, self.framing, self.precision = resolution, framing, precision
-        self.feature_layers = tuple(FeatureLayer(f"layers.{i}", c, 8 << i) for i, c in enumerate(CHANNELS))
-        self.mapping = nn.ModuleList(nn.Linear(STYLE_DIM, STYLE_DIM) for _ in range(8))
+        self.channels, self.w_dim = tuple(channels), w_dim
+        self.num_ws = 1 + 3 * len(channels) + 1  # a w for every modulated step: conv1, (up, conv1, conv2) ..., to_img
+        self.window_at = self.full_resolution // 8  # px of the last maps computed whole
+        self.feature_layers = tuple(FeatureLayer(f"layers.{i}", c, 8 << i) for i, c in enumerate(channels))
+        self.mapping = nn.ModuleList(nn.Linear(w_dim, w_dim) for _ in range(8))
         self.w_mean: Tensor
-        self.register_buffer("w_mean", torch.zeros(STYLE_DIM))
-        self.const = nn.Parameter(torch.zeros(1, 512, 4, 4))
-        self.conv1 = StyledConvolution(512, 512, 4, depthwise=False)
-        inputs = (512, *CHANNELS[:-1])
+        self.register_buffer("w_mean", torch.zeros(w_dim))
+        first = channels[0]
+        self.const = nn.Parameter(torch.zeros(1, first, 4, 4))
+        self.conv1 = StyledConvolution(w_dim, first, first, 4, depthwise=False)
         self.layers = nn.ModuleList(
-            SynthesisLayer(a, b, 8 << i) for i, (a, b) in enumerate(zip(inputs, CHANNELS, strict=True))
+            SynthesisLayer(w_dim, a, b, 8 << i)
+            for i, (a, b) in enumerate(zip((first, *channels[:-1]), channels, strict=True))
         )
-        self.to_img = ToImage(CHANNELS[-1])
+        self.to_img = ToImage(w_dim, channels[-1])
 
     def build_arguments(self) -> dict[str, Any]:
         """What rebuilds this network (`from_build`), JSON values only."""
-        frame = [self.framing.zoom, self.framing.centre_x, self.framing.centre_y]
         return {
             "architecture": "mobile",
             "resolution": self.resolution,
-            "framing": frame,
+            "framing": [self.framing.zoom, self.framing.centre_x, self.framing.centre_y],
             "precision": self.precision,
+            "channels": list(self.channels),
+            "w_dim": self.w_dim,
         }
 
     @classmethod
     def from_build(cls, build: Mapping[str, Any]) -> MobileGenerator:
-        return cls(build["resolution"], Framing(*build["framing"]), build.get("precision", "fp32"))
+        return cls(
+            build["resolution"], Framing(*build["framing"]), build["precision"], build["channels"], build["w_dim"]
+        )
 
     def map(self, z: Tensor) -> Tensor:
-        """[N, 512] z -> [N, 512] w (spec A1)."""
+        """[N, w_dim] z -> w (spec A1)."""
         w = z / torch.sqrt(z.square().mean(1, keepdim=True) + 1e-8)
         for layer in self.mapping:
             w = F.leaky_relu(layer(w), 0.2) * math.sqrt(2)
         return w
 
     def latents(self, seeds: Sequence[int], truncation_psi: float = 1.0) -> Tensor:
-        """[N, 23, 512]; row i depends on seeds[i] only."""
-        z = torch.stack([torch.randn(STYLE_DIM, generator=torch_rng(int(s), "latent")) for s in seeds])
+        """[N, num_ws, w_dim]; row i depends on seeds[i] only."""
+        z = torch.stack([torch.randn(self.w_dim, generator=torch_rng(int(s), "latent")) for s in seeds])
         # One row at a time: matrix products round differently for other batch sizes.
         w = torch.cat([self.map(row[None].to(self.w_mean)) for row in z])
         w = self.w_mean + truncation_psi * (w - self.w_mean)
-        return w[:, None].expand(-1, NUM_WS, -1).contiguous()
+        return w[:, None].expand(-1, self.num_ws, -1).contiguous()
 
     def _noise(self, seeds: Sequence[int] | None, step: int, size: int) -> Tensor | None:
         """[N, 1, size, size] standard normal noise of the modulated step, or None for the fixed noise."""
@@ -268,31 +276,31 @@ class MobileGenerator(nn.Module):
         """Picture [N, 3, R, R] in about [-1, 1] and the maps of the asked layers, from one forward pass.
 
         Maps come in the precision of the convolutions and show the same window as the picture.
-        ws: [N, 23, 512], one w for each modulated step (W+). Differentiable in ws.
+        ws: [N, num_ws, w_dim], one w for each modulated step (W+). Differentiable in ws.
         """
         maps, patch = self._synthesise(ws, noise_seeds)
         wanted = {name: self._frame_features(maps[name], name, patch) for name in layers}
         last = maps[self.feature_layers[-1].name]
         if self.framing.whole:
-            shrink = FULL_RESOLUTION // 2 // self.resolution
+            shrink = self.full_resolution // 2 // self.resolution
             return Rendering(self.to_img(last, ws[:, -1], shrink), wanted)
-        source = min(max(2 * self.resolution, 32), FULL_RESOLUTION)
-        picture = self.to_img(last, ws[:, -1], FULL_RESOLUTION // 2 // source)
+        source = min(max(2 * self.resolution, 32), self.full_resolution)
+        picture = self.to_img(last, ws[:, -1], self.full_resolution // 2 // source)
         return Rendering(self.framing.crop(picture, self.resolution, patch), wanted)
 
     def _synthesise(self, ws: Tensor, noise_seeds: Sequence[int] | None) -> tuple[dict[str, Tensor], Patch]:
-        """Maps after every layer by name; those past `WINDOW_AT` px cover only the returned patch.
+        """Maps after every layer by name; those past `window_at` px cover only the returned patch.
 
         The margin of the patch is wider than the reach of the convolutions that follow, so what the
         window shows is the same as without cutting.
         """
         maps: dict[str, Tensor] = {}
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        patch, window = WHOLE, self.framing.patch(margin=3, grid=WINDOW_AT, step=4)
+        patch, window = WHOLE, self.framing.patch(margin=3, grid=self.window_at, step=4)
         x = self.const.to(dtype).expand(len(ws), -1, -1, -1)
         x = self.conv1(x, ws[:, 0], self._noise(noise_seeds, 0, 4))
         for i, layer in enumerate(self.feature_layers):
-            if layer.resolution == 2 * WINDOW_AT:
+            if layer.resolution == 2 * self.window_at:
                 x, patch = window.cut(x), window
             size = layer.resolution
             noise = (self._noise(noise_seeds, 2 * i + 1, size), self._noise(noise_seeds, 2 * i + 2, size))
@@ -304,7 +312,7 @@ class MobileGenerator(nn.Module):
         if self.framing.whole:
             return maps
         size = {layer.name: layer.resolution for layer in self.feature_layers}[name]
-        return self.framing.crop(maps.float(), size, patch if size > WINDOW_AT else WHOLE).to(maps.dtype)
+        return self.framing.crop(maps.float(), size, patch if size > self.window_at else WHOLE).to(maps.dtype)
 
     def to_bundle(self, facts: Mapping[str, Any] | None = None) -> Bundle:
         """This generator as a bundle of kind `generator`."""
@@ -313,8 +321,8 @@ class MobileGenerator(nn.Module):
 
 def load_mobile_generator(
     path: str | Path,
-    resolution: int = FULL_RESOLUTION,
-    framing: Framing = Framing(),  # noqa: B008 (frozen)
+    resolution: int = 1024,
+    framing: Framing = Framing(),
     precision: Literal["fp32", "bf16"] = "fp32",
 ) -> MobileGenerator:
     """Read the published weights (safetensors, fp16) into a frozen generator.

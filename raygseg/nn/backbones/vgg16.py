@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raygseg.errors import CheckpointError, ConfigError, MissingEnvironmentError

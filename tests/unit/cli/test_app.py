@@ -91,6 +91,7 @@ def test_wrong_configuration_is_2_and_says_how_to_mend_it(tmp_path: Path, capsys
         (DataError("a.jpg: truncated", "replace it"), 1, "a.jpg: truncated"),
         (MissingEnvironmentError("no cluster", "start one"), 3, "start one"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt("stopped after 3 kimg"), 130, "interrupted: stopped after 3 kimg"),
         (ZeroDivisionError("by zero"), 1, "unexpected ZeroDivisionError: by zero"),
     ],
 )
@@ -162,17 +163,20 @@ def test_config_schema(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_benchmark_prints_one_json_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from raygseg import benchmarks
+    def run(repeats: int = 5, sizes: tuple[int, ...] = ()) -> dict[str, object]:
+        return {"ratio": 3.5, "repeats": repeats, "sizes": sizes, "memory_ratio": float("nan")}
 
-    def run(name: str, **settings: object) -> dict[str, object]:
-        return {"name": name, "ratio": 3.5, **settings}
-
-    monkeypatch.setattr(benchmarks, "run", run, raising=False)
+    monkeypatch.setitem(sys.modules, "raygseg.benchmarks.hypercolumn", SimpleNamespace(run=run))
     assert main(["benchmark", "hypercolumn", "repeats=3", "sizes=[1, 2]", "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1
-    assert json.loads(lines[0]) == {"name": "hypercolumn", "ratio": 3.5, "repeats": 3, "sizes": [1, 2]}
+    wanted = {"name": "hypercolumn", "ratio": 3.5, "repeats": 3, "sizes": [1, 2], "memory_ratio": None}
+    assert json.loads(lines[0]) == wanted
     assert main(["benchmark", "hypercolumn", "repeats"]) == 2
+    assert main(["benchmark", "hypercolumn", "repeat=3"]) == 2
+    assert "its settings: repeats, sizes" in capsys.readouterr().err
+    assert main(["benchmark", "list"]) == 0
+    assert "hypercolumn" in capsys.readouterr().out.split()
 
 
 def test_error_of_a_worker_is_found_in_the_chain() -> None:

@@ -9,25 +9,26 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from raygseg.cli import run_verbs
-from raygseg.cli.app import app
+from raygseg.cli.app import app, main
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def commands() -> list[str]:
-    """`raygseg …` and `python jobs/….py …` lines of the README's shell blocks, continuation lines joined."""
+    """`raygseg …` and `python jobs/….py …` of the README's shell blocks (lines joined) and of its running text."""
     readme = ROOT / "README.md"
     text = readme.read_text() if readme.is_file() else ""
-    blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", text, flags=re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    lines: list[str] = []
+    for block in re.findall(r"```(?:bash|sh|console)\n(.*?)```", text, flags=re.DOTALL):
+        lines += re.sub(r"(^|\s)#.*", "", block.replace("\\\n", " "), flags=re.MULTILINE).splitlines()
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    lines += [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
     found = []
-    for line in lines:
-        for part in re.split(r"&&|;|\|", re.sub(r"(^|\s)#.*", "", line)):
-            if match := re.search(
-                r"(?:^|\s)(?:raygseg|python3? jobs/(\w+)\.py)(?:\s+(.*))?$", part.strip().lstrip("$ ")
-            ):
-                found.append(" ".join(filter(None, [match.group(1), match.group(2)])))
+    for part in (part for line in lines for part in re.split(r"&&|;|\|", line)):
+        match = re.search(r"(?:^|\s)(?:raygseg|python3? jobs/(\w+)\.py)(?:\s+(\S.*))?$", part.strip().lstrip("$ "))
+        words = " ".join(filter(None, match.groups())) if match else ""
+        if " " in words and "..." not in words:  # a verb alone is a mention
+            found.append(words)
     return found
 
 
@@ -39,14 +40,15 @@ def scripts() -> list[str]:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_command_parses(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    verb, *words = shlex.split(command)
+def test_command_parses_and_dry_runs(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    verb, *words = shlex.split(re.sub(r"\$\w+", "1", command))
     group = typer.main.get_command(app)
     assert verb in group.commands, f"no verb '{verb}'"  # type: ignore[attr-defined]
-    context = group.commands[verb].make_context(verb, list(words))  # type: ignore[attr-defined]
+    group.commands[verb].make_context(verb, list(words))  # type: ignore[attr-defined]
     if verb in ("train", "generate", "evaluate"):
-        run_verbs.load(context.params["words"], None if verb == "train" else verb)
+        assert main([verb, *words, "--dry-run"]) == 0
 
 
 @pytest.mark.parametrize("script", scripts())

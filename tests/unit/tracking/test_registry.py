@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from raygseg.bundle import CHECKSUMS, WEIGHTS, Bundle, file_sha256, read_bundle, write_bundle
+from raygseg.data import object_store
 from raygseg.errors import CheckpointError, MissingEnvironmentError, RegistryError, StorageError
 from raygseg.labels import LabelSpace
 from raygseg.tracking.cards import model_card
-from raygseg.tracking.registry import promote, promote_model, pull, register_bundle, resolve
+from raygseg.tracking.registry import find_version, promote, pull, register_bundle, resolve
 from raygseg.tracking.runs import TrackedRun
 from raygseg.tracking.store import connect
 
@@ -66,7 +67,8 @@ def test_register_promote_resolve_and_pull(uri: str, tmp_path: Path) -> None:
     assert not promote("parts", "2", metric="miou", value=0.9, data="B", tracking_uri=uri).promoted
     stays = promote("parts", "2", metric="miou", value=0.5, data="A", tracking_uri=uri)
     assert not stays.promoted and stays.champion == "1"
-    moved = promote_model("parts", str(tmp_path / "two"), "miou", 0.6, "A", tracking_uri=uri)
+    assert find_version(tmp_path / "two", "parts", uri) == "2" and find_version(tmp_path / "two", "cars", uri) is None
+    moved = promote("parts", "2", metric="miou", value=0.6, data="A", tracking_uri=uri)
     assert moved.promoted and moved.version == "2" and moved.previous == "1" and "0.6000" in str(moved)
     tags = connect(uri).get_model_version("parts", "2").tags
     assert tags["raygseg.promotion.decision"] == "promoted" and "had 0.5000" in tags["raygseg.promotion.reason"]
@@ -88,7 +90,7 @@ def test_pull_names_an_altered_file_and_leaves_nothing(uri: str, tmp_path: Path)
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(CheckpointError, match=f"{WEIGHTS}: checksum differs"):
+    with pytest.raises(CheckpointError, match=f"models:/parts/1/{WEIGHTS}: checksum differs"):
         pull("models:/parts/1", tmp_path / "pulled", uri)
     # Altering the list of checksums along with it does not help: the registry knows the list's own checksum.
     listing = stored_file(tmp_path, uri, "1", CHECKSUMS)
@@ -152,3 +154,27 @@ def test_the_card_holds_facts_labels_and_use() -> None:
     for text in ("Numbers in the weights: 6", "s3://b/pairs, 500 items", "| miou_foreground | 0.6123 |", "models:/h/1",
                  "| 1 | left |", "| right | 0.5000 |", "load_segmenter", "## Limits", "## Licence"):  # fmt: skip
         assert text in card
+
+
+def test_a_bundle_on_s3_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, asked = bundle(tmp_path / "one", 1.0), []
+
+    def local(uri: str) -> Path:
+        return folder / uri.removeprefix("s3://lab/runs/parts").lstrip("/")
+
+    def read(uri: str) -> bytes:
+        asked.append(uri.rsplit("/", 1)[-1])
+        return local(uri).read_bytes()
+
+    monkeypatch.setattr(object_store, "read_bytes", read)
+    monkeypatch.setattr(
+        object_store, "list_files", lambda uri: [object_store.Entry(p.name, 1) for p in local(uri).iterdir()]
+    )
+    found = resolve("s3://lab/runs/parts", cache=tmp_path / "cache")
+    assert read_bundle(found).tensors["w"][0] == 1.0 and asked.count(WEIGHTS) == 1
+    assert resolve("s3://lab/runs/parts/", cache=tmp_path / "cache") == found and asked.count(WEIGHTS) == 1
+    bundle(tmp_path / "one", 2.0)  # another bundle in the same place is noticed
+    assert read_bundle(resolve("s3://lab/runs/parts", cache=tmp_path / "cache")).tensors["w"][0] == 2.0
+    (folder / WEIGHTS).write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match=f"s3://lab/runs/parts/{WEIGHTS}: checksum differs"):
+        pull("s3://lab/runs/parts", tmp_path / "pulled")

@@ -116,6 +116,7 @@ def test_a_store_that_comes_back_gets_everything(uri: str, tmp_path: Path, monke
 def test_a_hook_travels_and_the_driver_completes_its_points(uri: str, tmp_path: Path) -> None:
     driver = TrackingHook(settings(uri, tmp_path))
     run_id = driver.start()
+    driver.on_facts({"data": {"pictures": {"source": "toy://b", "fingerprint": "d2", "count": 5}}, "other": 1})
     controller = pickle.loads(pickle.dumps(driver))  # noqa: S301
     assert controller.settings.run_id == run_id
     controller.on_tick(1500, {"loss": 2.0})
@@ -127,7 +128,9 @@ def test_a_hook_travels_and_the_driver_completes_its_points(uri: str, tmp_path: 
     assert points(uri, run_id, "loss") == [(1500, 2.0), (2000, 1.0)]
     assert points(uri, run_id, "kimg") == [(1500, 1.5)]
     assert len([a for a in connect(uri).list_artifacts(run_id, "images") if a.path.endswith(".png")]) == 1
-    assert connect(uri).get_run(run_id).info.status == "FAILED"
+    run = connect(uri).get_run(run_id)
+    assert run.info.status == "FAILED" and run.data.tags["raygseg.data.pictures.fingerprint"] == "d2"
+    assert {d.dataset.digest for d in run.inputs.dataset_inputs} == {"d1", "d2"}
 
 
 def test_a_line_cut_by_a_kill_costs_one_point_only(tmp_path: Path) -> None:

@@ -25,9 +25,7 @@ def count(module: torch.nn.Module) -> int:
         (1024, 32768, 30_370_060, 28_268_812, 29_012_513),
     ],
 )
-def test_published_parameter_counts(
-    resolution: int, base: int, total: int, synthesis: int, discriminator: int
-) -> None:
+def test_published_parameter_counts(resolution: int, base: int, total: int, synthesis: int, discriminator: int) -> None:
     with torch.device("meta"):
         generator = StyleGAN2Generator(resolution, channel_base=base)
         assert count(generator) == total

@@ -1,0 +1,93 @@
+"""What a run would do, without doing it: `--dry-run`.
+
+Networks are built to be counted; data is not read. Memory is what parameters, gradients, optimisers,
+the average and a checkpoint's copy take; activations come on top and depend on the micro-batch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from raygseg.config.schema import EvaluateConfig, GanConfig, GenerateConfig, HeadConfig, Run, SegmenterConfig
+from raygseg.errors import RaygsegError
+from raygseg.pipelines import run_folder
+
+if TYPE_CHECKING:
+    from torch import nn
+
+BYTES = 4  # weights, gradients and optimiser states are float32 whatever the precision of the convolutions
+COPIES_TRAINED = 6  # weight, gradient, flat gradient, two moments of Adam, average
+COPIES_SAVED = 4  # of a checkpoint: weight, two moments, average
+UNKNOWN = "known when its input is there"
+
+
+def plan(config: Run) -> dict[str, Any]:
+    """Facts by name: parameter counts, steps, memory, places. Raises ConfigError as `train` would."""
+    if isinstance(config, GenerateConfig):
+        shards = -(-config.num_pairs // config.rows_per_shard)
+        return {"pairs": config.num_pairs, "shards": shards, "mode": config.mode, "output": config.output}
+    if isinstance(config, EvaluateConfig):
+        output = config.output or config.runtime.output or f"runs/{config.name}"
+        return {"model": config.model, "data": config.data, "output": output}
+    from raygseg.pipelines.train import check_shares, data_sources, total_kimg
+
+    check_shares(config)
+    folder = run_folder.place_of(config)
+    facts = {**_networks(config), **_steps(config, total_kimg(config)), "data": data_sources(config)}
+    places = {"run": folder, "bundle": f"{folder}/bundle", "registered as": config.runtime.register_as or config.name}
+    return {**facts, "output": places}
+
+
+def _steps(config: Run, kimg: float) -> dict[str, Any]:
+    section = config.training if isinstance(config, HeadConfig) else getattr(config, "schedule", None)
+    batch: int = section.batch_size if section is not None else 1
+    steps = -(-round(kimg * 1000) // batch)
+    runtime = config.runtime
+    where = "this process" if runtime.in_process else f"{runtime.workers} Ray worker{'s' * (runtime.workers > 1)}"
+    checkpoints = max(1, round(kimg / runtime.checkpoint_kimg))
+    return {"kimg": kimg, "steps": steps, "runs in": where, "checkpoints": checkpoints}
+
+
+def _networks(config: Run) -> dict[str, Any]:
+    """Parameters by network and the memory they need."""
+    try:
+        networks = _built(config)
+    except RaygsegError as error:
+        return {"parameters": f"{UNKNOWN}: {error.message}"}
+    counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+    total = sum(counts.values())
+    memory = {
+        "training without activations": f"{total * BYTES * COPIES_TRAINED / 2**20:.0f} MiB a worker",
+        "a checkpoint": f"{total * BYTES * COPIES_SAVED / 2**20:.0f} MiB",
+    }
+    return {"parameters": counts, "memory": memory}
+
+
+def _built(config: Run) -> dict[str, nn.Module]:
+    """The networks that are trained. RaygsegError where an input that decides their shape is not there."""
+    if isinstance(config, GanConfig):
+        from raygseg.methods.stylegan2.training import build_networks
+
+        return dict(zip(("generator", "discriminator"), build_networks(config), strict=True))
+    if isinstance(config, HeadConfig):
+        from raygseg.methods.repurposegan.heads import build_head
+        from raygseg.methods.repurposegan.samples import read_samples
+        from raygseg.pipelines.kinds import load_generator
+
+        generator = load_generator(config.generator, config.runtime.tracking_uri)
+        classes = read_samples(config.samples).labels.num_classes
+        return {"head": build_head(config.head, generator.feature_layers, classes)}
+    assert isinstance(config, SegmenterConfig)
+    from raygseg.methods.student.training import build_network
+
+    return {"network": build_network(config, _classes(config))}
+
+
+def _classes(config: SegmenterConfig) -> int:
+    """Number of classes, from the manifest of the pairs or from the labelled source."""
+    from raygseg.data.pair_set import PairSet
+    from raygseg.data.sources import open_labelled
+
+    if config.pairs:
+        return PairSet.open(config.pairs).labels.num_classes
+    return open_labelled(config.labelled, config.resolution, config.max_bad_fraction, limit=1).labels.num_classes
