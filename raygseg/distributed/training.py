@@ -227,12 +227,7 @@ def _train_worker(arguments: Mapping[str, Any]) -> None:
         raise  # a store may be back after a restart
     except RaygsegError as error:
         ray.get(board.post.remote(Failed(error)))
-        if torch.distributed.get_backend() != "gloo":
-            raise
-        torch.distributed.destroy_process_group()  # wakes the others, who wait for this worker's gradients
-    except Exception:
-        if not ray.get(board.has_failed.remote()):
-            raise
+        raise  # ends the other workers, who wait for this one's gradients
     finally:
         stop.close()
 

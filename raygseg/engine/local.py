@@ -14,10 +14,14 @@ from raygseg.interfaces import Recipe, Stream
 
 
 class ManyHooks(Hooks):
-    """Several hooks in order; `on_end` of all of them runs even if one fails."""
+    """Several hooks, called in order."""
 
     def __init__(self, hooks: Sequence[Hooks]) -> None:
         self.hooks = tuple(hooks)
+
+    def on_start(self, clock: Clock) -> None:
+        for hook in self.hooks:
+            hook.on_start(clock)
 
     def on_tick(self, clock: Clock, metrics: Mapping[str, float]) -> None:
         for hook in self.hooks:

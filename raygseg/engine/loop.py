@@ -66,6 +66,9 @@ class Training:
 class Hooks:
     """What happens around the loop; every method may be overridden. Rank checks belong here."""
 
+    def on_start(self, clock: Clock) -> None:
+        """Before the first step, or the first after a checkpoint."""
+
     def on_tick(self, clock: Clock, metrics: Mapping[str, float]) -> None:
         """Every `tick_kimg`, with the statistics averaged since the last tick."""
 
@@ -230,6 +233,7 @@ def train_loop(
     recipe, averages, metrics = trainer.recipe, _Averages(), dict[str, float]()
     started, tick_from, stopping = time.perf_counter(), trainer.clock, False
     try:
+        hooks.on_start(trainer.clock)
         while trainer.clock.nimg < recipe.total_images and not stopping:
             before = trainer.clock.nimg
             statistics = trainer.step(stop())

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 VOID = 255
 SUPERSAMPLING = 2
+EYE_GAP = 0.2  # of the eyes' extent: the least that lies between two eyes; within one there is no gap
 CODES = "codes.safetensors"
 Progress = Callable[[int, int, float], None]
 Mask = NDArray[np.uint8]
@@ -71,20 +72,19 @@ def face_square(mask: Mask, eyes: int, mouth: int, name: str = "mask") -> FaceSq
 
     Raises DataError naming the picture where a part is missing or only one eye is seen.
     """
-    rows, columns = np.nonzero(mask == eyes)
-    mouth_rows, mouth_columns = np.nonzero(mask == mouth)
     hint = "label both eyes and the mouth, or leave this photo out"
-    if len(rows) == 0 or len(mouth_rows) == 0:
+    eye_pixels, mouth_pixels = (np.argwhere(mask == part)[:, ::-1] + 0.5 for part in (eyes, mouth))
+    if len(eye_pixels) == 0 or len(mouth_pixels) == 0:
         raise DataError(f"{name}: eyes or mouth are not labelled, the face cannot be aligned", hint)
-    left = columns < (columns.min() + columns.max()) / 2
-    if left.all() or not left.any():
+    down = mouth_pixels.mean(0) - eye_pixels.mean(0)
+    across = eye_pixels @ np.array([down[1], -down[0]]) / np.hypot(*down)
+    along = np.sort(across)
+    gap = int(np.argmax(np.diff(along))) if len(along) > 1 else 0
+    if len(along) < 2 or along[gap + 1] - along[gap] < EYE_GAP * (along[-1] - along[0]):
         raise DataError(f"{name}: only one eye is labelled, the face cannot be aligned", hint)
-    points = np.stack([columns, rows], axis=1) + 0.5
-    first, second = points[left].mean(0), points[~left].mean(0)
+    first, second = eye_pixels[across <= along[gap]].mean(0), eye_pixels[across > along[gap]].mean(0)
     middle = (first + second) / 2
-    e, m = second - first, np.array([mouth_columns.mean(), mouth_rows.mean()]) + 0.5 - middle
-    if np.hypot(*e) < 0.5 * (columns.max() - columns.min()):
-        raise DataError(f"{name}: only one eye is labelled, the face cannot be aligned", hint)
+    e, m = second - first, mouth_pixels.mean(0) - middle
     direction = e + np.array([m[1], -m[0]])
     x = direction / np.hypot(*direction) * max(2.0 * np.hypot(*e), 1.8 * np.hypot(*m))
     centre = middle + 0.1 * m
@@ -173,7 +173,7 @@ def project_photos(
     generator: Generator,
     distance: PerceptualDistance,
     folder: str | Path,
-    plan: ProjectionPlan = ProjectionPlan(),
+    plan: ProjectionPlan,
     batch: int = 5,
     progress: Progress | None = None,
 ) -> Projection:

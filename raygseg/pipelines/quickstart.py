@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from raygseg.config.loader import load_config
 from raygseg.config.schema import EvaluateConfig, GenerateConfig, Run
 from raygseg.errors import MissingEnvironmentError
 from raygseg.pipelines.evaluate import EvaluateResult, evaluate
-from raygseg.pipelines.generate import generate
+from raygseg.pipelines.generate import GenerateResult, generate
 from raygseg.pipelines.label_samples import label_samples
+from raygseg.pipelines.quickstart_report import write_quickstart_report
 from raygseg.pipelines.registry import pull
 from raygseg.pipelines.segment import segment
 from raygseg.pipelines.train import TrainResult, train
 
 Progress = Callable[..., None]
 CONFIGS = Path("configs/toy")
-PICTURES = 12  # toy photos of another size, standing in for someone's own
-SAMPLES = 10
+PICTURES = 12  # toy photos of other sizes, standing in for someone's own
+MODEL = "toy-segmenter"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything; the defaults fit ten minutes on two cores, installation included."""
+
+    taste_kimg: float = 1.0
+    num_pairs: int = 2000
+    student_kimg: float = 24.0
+    head_steps: int = 400
 
 
 @dataclass(frozen=True)
 class QuickstartResult:
-    """What the chain made: one row a stage (name, seconds, what came out), and where to look."""
+    """What the chain made: a line a stage, the two scores, and where to look."""
 
-    stages: list[tuple[str, str, str]]
+    stages: dict[str, str]
     student_miou_foreground: float
     direct_miou_foreground: float
     model: str
@@ -45,29 +54,35 @@ class _Chain:
     """Runs stages, keeps their times, and passes progress on."""
 
     output: Path
-    tracking_uri: str
+    sizes: Sizes
     progress: Progress | None
-    stages: list[tuple[str, str, str]] = field(default_factory=list)
+    stages: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def tracking_uri(self) -> str:
+        return f"sqlite:///{self.output.absolute() / 'mlflow.db'}"
 
     def stage(self, name: str, work: Callable[[], Any], tell: Callable[[Any], str]) -> Any:
         began = time.perf_counter()
         result = work()
-        self.stages.append((name, f"{time.perf_counter() - began:.0f} s", tell(result)))
+        self.stages[name] = f"{time.perf_counter() - began:.0f} s: {tell(result)}"
         return result
 
     def config(self, file: str, *overrides: str) -> Run:
         """A toy configuration with this chain's folders."""
-        document = load_config(CONFIGS / file)
-        place = f"runtime.output={self.output / document.name}"
-        runtime = [place, f"runtime.tracking_uri={self.tracking_uri}"] if hasattr(document, "runtime") else []
-        return load_config(CONFIGS / file, [*runtime, *overrides])
+        name = load_config(CONFIGS / file).name
+        places = [f"runtime.output={self.output / name}", f"runtime.tracking_uri={self.tracking_uri}"]
+        return load_config(CONFIGS / file, [*places, *overrides])
 
     def train(self, file: str, *overrides: str) -> TrainResult:
         return train(self.config(file, *overrides), self.progress)
 
 
 def quickstart(
-    output: str = "runs/quickstart", from_scratch: bool = False, progress: Progress | None = None
+    output: str = "runs/quickstart",
+    from_scratch: bool = False,
+    progress: Progress | None = None,
+    sizes: Sizes | None = None,
 ) -> QuickstartResult:
     """Run the chain; the same call again goes on where it stopped.
 
@@ -76,49 +91,25 @@ def quickstart(
         from_scratch: also train the generator and the labeller that stands in for a person (hours),
             instead of starting from the small generator and the ten labels in `configs/toy`.
         progress: called as (stage, done, total, facts).
+        sizes: how much of everything.
     """
     if not (CONFIGS / "gan.yaml").is_file():
         raise MissingEnvironmentError(f"{CONFIGS} is not here", "run it in a checkout of raygseg")
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    chain = _Chain(folder, f"sqlite:///{folder / 'mlflow.db'}", progress)
+    chain = _Chain(folder, sizes or Sizes(), progress)
     generator, samples = _pretrain(chain, from_scratch)
-    head = chain.stage(
-        "part labels from ten samples",
-        lambda: chain.train("head.yaml", f"generator={generator}", f"samples={samples}"),
-        lambda r: f"sampler {r.bundle_path}",
-    )
-    pairs = chain.stage("pairs", lambda: _generate(chain, head.bundle_path), lambda r: f"{r.rows} pairs in {r.output}")
-    student = chain.stage(
-        "student", lambda: chain.train("segmenter.yaml", f"pairs={pairs.output}", *_short(chain)), _registered
-    )
-    direct = chain.stage(
-        "baseline: U-Net on the ten labels",
-        lambda: chain.train("segmenter-direct.yaml", f"labelled={samples}", *_short(chain)),
-        _registered,
-    )
-    scores = chain.stage("evaluation", lambda: _evaluate(chain, student, "toy-segmenter"), _scored)
-    baseline = chain.stage("evaluation of the baseline", lambda: _evaluate(chain, direct, ""), _scored)
-    model = "models:/toy-segmenter@champion"
-    pulled = chain.stage(
-        "pull from the registry",
-        lambda: pull(model, folder / "pulled", chain.tracking_uri),
-        lambda path: f"verified, in {path}",
-    )
-    photos = _photos(folder / "photos")
-    segmented = chain.stage(
-        "segment pictures",
-        lambda: segment(str(pulled), str(photos), str(folder / "masks"), progress=progress),
-        lambda r: f"masks and overlays in {folder / 'masks'}",
-    )
-    report = _report(chain, scores, baseline, pairs.output, segmented)
+    pairs, student, direct = _students(chain, generator, samples)
+    scores = chain.stage("score the student", lambda: _evaluate(chain, student, MODEL), _scored)
+    baseline = chain.stage("score the baseline", lambda: _evaluate(chain, direct, ""), _scored)
+    pulled = _use(chain)
     return QuickstartResult(
         stages=chain.stages,
         student_miou_foreground=scores.metrics["miou_foreground"],
         direct_miou_foreground=baseline.metrics["miou_foreground"],
-        model=f"{model} in {chain.tracking_uri}",
-        report=str(report),
-        next=f"raygseg segment {pulled} YOUR_PICTURES/ masks/",
+        model=f"models:/{MODEL}@champion in {chain.tracking_uri}",
+        report=str(write_quickstart_report(folder, chain.stages, scores, baseline, pairs)),
+        next=f"raygseg segment {pulled} YOUR_PICTURES/ --output masks/",
     )
 
 
@@ -128,33 +119,72 @@ def quickstart(
 def _pretrain(chain: _Chain, from_scratch: bool) -> tuple[Path | str, Path]:
     """A short pre-training run with two Ray workers; with `from_scratch` the whole of it, and labels."""
     if not from_scratch:
+        brief = (f"schedule.total_kimg={chain.sizes.taste_kimg}", "runtime.checkpoint_kimg=1", "runtime.tick_kimg=0.25")
         chain.stage(
-            "pre-training, two Ray workers (a taste)",
-            lambda: chain.train("gan.yaml", "runtime.workers=2", "schedule.total_kimg=1", "runtime.checkpoint_kimg=1"),
-            lambda r: f"{r.metrics.get('s_per_kimg', float('nan')):.0f} s a kimg; checkpoint in {r.run_dir}",
+            "pre-train for a minute, two Ray workers",
+            lambda: chain.train("gan.yaml", "runtime.workers=2", *brief),
+            lambda r: f"{r.metrics.get('s_per_kimg', float('nan')):.0f} s a kimg, {r.run_dir}",
         )
         return CONFIGS / "generator", CONFIGS / "samples"
     gan = chain.stage(
-        "pre-training, two Ray workers",
-        lambda: chain.train("gan.yaml", "runtime.workers=2"),
-        lambda r: f"generator {r.bundle_path}",
+        "pre-train, two Ray workers", lambda: chain.train("gan.yaml", "runtime.workers=2"), lambda r: str(r.bundle_path)
     )
-    oracle = chain.stage("labeller", lambda: chain.train("oracle.yaml"), _registered)
+    oracle = chain.stage("train the labeller", lambda: chain.train("oracle.yaml"), _registered)
     samples = chain.output / "samples"
     chain.stage(
-        "ten samples, labelled",
+        "label ten samples",
         lambda: label_samples(gan.bundle_path, oracle.bundle_path, samples),
         lambda count: f"{count} masks in {samples}",
     )
     return gan.bundle_path, samples
 
 
-def _short(chain: _Chain) -> Sequence[str]:
-    return ("schedule.total_kimg=24",)
+def _students(chain: _Chain, generator: Path | str, samples: Path) -> tuple[str, TrainResult, TrainResult]:
+    """Head, pairs, student; and the baseline: the same U-Net and steps on the labelled samples."""
+    sizes = chain.sizes
+    head = chain.stage(
+        "learn parts from ten samples",
+        lambda: chain.train(
+            "head.yaml", f"generator={generator}", f"samples={samples}", f"training.steps={sizes.head_steps}"
+        ),
+        lambda r: str(r.bundle_path),
+    )
+    pairs = chain.stage(
+        "generate pairs",
+        lambda: _generate(chain, head.bundle_path),
+        lambda r: f"{r.num_pairs} in {r.output}, {r.pairs_per_second:.0f} a second",
+    )
+    length = f"schedule.total_kimg={sizes.student_kimg}"
+    student = chain.stage(
+        "train the student", lambda: chain.train("segmenter.yaml", f"pairs={pairs.output}", length), _registered
+    )
+    direct = chain.stage(
+        "train the baseline",
+        lambda: chain.train("segmenter-direct.yaml", f"labelled={samples}", length, "runtime.in_process=true"),
+        _registered,
+    )
+    return pairs.output, student, direct
 
 
-def _generate(chain: _Chain, sampler: str | Path) -> Any:
-    run = chain.config("generate.yaml", f"sampler={sampler}", f"output={chain.output / 'pairs'}")
+def _use(chain: _Chain) -> Path:
+    """Pull the champion and segment a folder of pictures with it."""
+    pulled: Path = chain.stage(
+        "pull the champion",
+        lambda: pull(f"models:/{MODEL}@champion", chain.output / "pulled", chain.tracking_uri),
+        lambda path: f"verified, in {path}",
+    )
+    photos = _photos(chain.output / "photos")
+    chain.stage(
+        "segment pictures",
+        lambda: segment(str(pulled), str(photos), str(chain.output / "segmented"), progress=chain.progress),
+        lambda r: f"{r.pictures} pictures, {r.table}",
+    )
+    return pulled
+
+
+def _generate(chain: _Chain, sampler: str | Path) -> GenerateResult:
+    amount = f"num_pairs={chain.sizes.num_pairs}"
+    run = chain.config("generate.yaml", f"sampler={sampler}", f"output={chain.output / 'pairs'}", amount)
     assert isinstance(run, GenerateConfig)
     return generate(run, chain.progress)
 
@@ -188,53 +218,3 @@ def _registered(result: TrainResult) -> str:
 def _scored(result: EvaluateResult) -> str:
     text = f"foreground mIoU {result.metrics['miou_foreground']:.3f} on {result.pictures} unseen pictures"
     return f"{text}; {result.promotion}" if result.promotion else text
-
-
-# --- the report ----------------------------------------------------------------------------------
-
-
-def _report(chain: _Chain, scores: EvaluateResult, baseline: EvaluateResult, pairs: str, segmented: Any) -> Path:
-    from raygseg.viz.report import Commands, Figure, KeyFigures, Pictures, Table, Title, write_report
-
-    student, direct = scores.metrics["miou_foreground"], baseline.metrics["miou_foreground"]
-    parts = [[name, f"{value:.3f}", f"{baseline.iou[name]:.3f}"] for name, value in scores.iou.items()]
-    plates = _plates(scores, pairs)
-    return write_report(
-        chain.output / "report.html",
-        [
-            Title("Quickstart", "From unlabelled toy pictures and ten labels to a registered part segmenter."),
-            KeyFigures(
-                [
-                    Figure("student", f"{student:.3f}", "foreground mIoU, trained on generated pairs"),
-                    Figure("baseline", f"{direct:.3f}", "the same U-Net and steps on the ten labels"),
-                ]
-            ),
-            Table("Stages", ["stage", "time", "result"], [list(row) for row in chain.stages]),
-            Table("Parts", ["part", "student IoU", "baseline IoU"], parts),
-            *([Pictures("Pictures", plates)] if plates else []),
-            Commands(
-                "Try next", [("segment your own pictures", f"raygseg segment {chain.output}/pulled PICTURES/ masks/")]
-            ),
-        ],
-    )
-
-
-def _plates(scores: EvaluateResult, pairs: str) -> list[Any]:
-    """The pairs' contact sheet, best and worst overlays, and the segmented pictures."""
-    from raygseg.data.pair_set import PairSet
-    from raygseg.data.pairs import decode_pairs
-    from raygseg.viz.grids import picture_grid
-    from raygseg.viz.report import Plate
-
-    plates = [Plate(_read(scores.files[name]), f"{name}: picture, answer, truth, errors") for name in ("best", "worst")]
-    chosen = PairSet.open(pairs)
-    table = chosen.read(chosen.shards[0]).slice(0, 16)
-    stored = decode_pairs(table, chosen.labels.num_classes)
-    drawn: list[NDArray[np.uint8]] = []
-    for image, chances in zip(stored.images, stored.probabilities, strict=True):
-        drawn += [np.asarray(image).transpose(1, 2, 0), chosen.labels.colourise(np.asarray(chances.argmax(0)))]
-    return [Plate(picture_grid(drawn, 8), "generated pictures and their masks"), *plates]
-
-
-def _read(path: str) -> NDArray[np.uint8]:
-    return np.asarray(Image.open(path).convert("RGB"))

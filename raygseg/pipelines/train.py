@@ -148,9 +148,10 @@ def check_shares(config: Run) -> None:
         return
     count = schedule.batch_size // schedule.micro
     if count % workers:
+        share, rest = divmod(schedule.batch_size, workers)
         raise ConfigError(
             f"{count} micro-batches a step cannot be shared out over runtime.workers={workers}",
-            f"set schedule.micro_batch={schedule.batch_size // workers or 1}, or another number of workers",
+            f"make schedule.batch_size a multiple of {workers}" if rest else f"set schedule.micro_batch={share}",
         )
 
 
@@ -160,6 +161,9 @@ def check_shares(config: Run) -> None:
 class _Tell(Hooks):
     def __init__(self, outside: Outside, training: Training) -> None:
         self.outside, self.training = outside, training
+
+    def on_start(self, clock: Clock) -> None:
+        self.outside.begin(clock.nimg, self.training.facts)
 
     def on_tick(self, clock: Clock, metrics: Mapping[str, float]) -> None:
         self.outside.tick(clock.nimg, metrics)
@@ -175,7 +179,6 @@ def _train_here(config: Run, folder: str, outside: Outside, stop: Callable[[], b
     wanted = config.runtime.device
     device = ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
     training = kinds.make_training(config.model_dump(mode="json"), device)
-    outside.begin(0, training.facts)
     hooks = [_Tell(outside, training)]
     return run_local(training.recipe, training.stream, folder, config.runtime, hooks, fingerprint(config), stop)
 

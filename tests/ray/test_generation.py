@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import cloudpickle
 import pytest
+import ray.cloudpickle
 import torch
 
 from raygseg.data.pair_set import PairSet
@@ -25,8 +26,9 @@ from raygseg.labels import LabelSpace
 from raygseg.seeding import torch_rng
 
 # Actors cannot import a test file: its functions and classes travel by value.
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
+pytestmark = pytest.mark.timeout(600)  # seconds where cores are free; starting actors takes long where they are not
 LABELS = LabelSpace(("background", "a", "b", "c"))
 ROWS, ROWS_PER_SHARD = 2000, 100
 
@@ -57,6 +59,10 @@ class NoiseSampler:
         return Pairs(torch.stack(images), torch.stack(logits).softmax(1), scores)
 
 
+def dying_sampler(fatal: str, device: str) -> NoiseSampler:
+    return NoiseSampler(fatal=fatal)
+
+
 def wanted(rows: int = ROWS) -> Manifest:
     settings = {"sampler": "noise", "first_seed": 0, "batch_size": 32, "image_format": "png"}
     return Manifest(settings, LABELS, 16, (rows,), ROWS_PER_SHARD)
@@ -81,9 +87,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> 
 
 def test_three_actors_of_which_one_dies_give_the_rows_of_one(tmp_path: Path, undisturbed: str) -> None:
     fatal, told = str(tmp_path / "fatal"), list[Progress]()
-    generate_pairs(
-        lambda device: NoiseSampler(fatal=fatal), str(tmp_path / "set"), wanted(), pool=ActorPool(3), progress=told.append
-    )
+    load = partial(dying_sampler, fatal)
+    generate_pairs(load, str(tmp_path / "set"), wanted(), pool=ActorPool(3), progress=told.append)
     assert Path(fatal).exists(), "no actor died"
     assert check(tmp_path / "set") == undisturbed
     assert told[0].done == 0 and told[-1].done == told[-1].total == ROWS
@@ -145,8 +150,6 @@ def drive(output: str, delay: float, rows: int) -> None:
 
 def start_driver(output: Path, delay: float, rows: int = ROWS) -> subprocess.Popen[str]:
     """A driver that joins the session's cluster."""
-    import ray
-
     code = DRIVER.format(
         tests=str(Path(__file__).parent), file=__file__, output=str(output), delay=delay, rows=rows
     )

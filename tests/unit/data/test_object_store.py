@@ -73,7 +73,7 @@ def test_s3_errors_name_endpoint_and_cause(s3_place: str, s3_endpoint: str, monk
         store.list_files("s3://no-such-bucket-here/pairs")
     assert "bucket does not exist" in str(caught.value)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    with pytest.raises(StorageError, match="secret key is wrong|keys are wrong"):
+    with pytest.raises(StorageError, match=r"secret key is wrong|keys are wrong"):
         store.put_if_absent(f"{s3_place}/key", b"x")
     with pytest.raises(StorageError, match="no bucket"):
         store.read_bytes("s3://")
@@ -84,7 +84,7 @@ def test_an_endpoint_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(StorageError, match="127.0.0.1:9") as caught:
+    with pytest.raises(StorageError, match=r"127\.0\.0\.1:9") as caught:
         store.read_bytes("s3://lab/key")
     assert "nothing answers there" in caught.value.hint
 

@@ -93,8 +93,9 @@ def test_the_resolved_configuration_lies_in_the_run(folder: Path) -> None:
 
 
 def test_shares_are_checked_before_anything_is_made(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"2 micro-batches a step .* workers=3"):
+    with pytest.raises(ConfigError, match=r"2 micro-batches a step .*workers=3") as error:
         train(gan(folder, "uneven", runtime={"in_process": False, "workers": 3}))
+    assert error.value.hint == "make schedule.batch_size a multiple of 3"
     with pytest.raises(ConfigError, match=r"in_process with runtime\.workers=2"):
         train(gan(folder, "both", runtime={"workers": 2}))
     assert not (folder / "uneven").exists()

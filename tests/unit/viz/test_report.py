@@ -161,7 +161,9 @@ def test_ticks_are_few_round_and_inside(low: float, span: float) -> None:
 
 
 def test_markdown_forms() -> None:
-    html = markdown_html("# One\ntwo **bold** `x<y`\nthree\n- a\n- b\n\n| h | k |\n|---|:-:|\n| 1 | 2 |\n```\n<raw>\n```")
+    html = markdown_html(
+        "# One\ntwo **bold** `x<y`\nthree\n- a\n- b\n\n| h | k |\n|---|:-:|\n| 1 | 2 |\n```\n<raw>\n```"
+    )
     assert "<h3>One</h3>" in html and "<p>two <strong>bold</strong> <code>x&lt;y</code> three</p>" in html
     assert "<ul><li>a</li><li>b</li></ul>" in html and "<pre>&lt;raw&gt;</pre>" in html
     assert "<th>h</th>" in html and "<td>2</td>" in html and "---" not in html
