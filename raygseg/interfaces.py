@@ -182,7 +182,11 @@ class Recipe(Protocol):
     batch_size: int
     micro_batch: int
     total_images: int
-    phases: Sequence[Phase]
+
+    @property
+    def phases(self) -> Sequence[Phase]:
+        """In the order in which a step runs them."""
+        ...
 
     def modules(self) -> Mapping[str, nn.Module]:
         """All trained or tracked networks, by name; broadcast once at the start."""

@@ -12,8 +12,11 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from raygseg.config.loader import load_config
 from raygseg.config.schema import EvaluateConfig, GenerateConfig, HeadConfig, Run
@@ -56,7 +59,7 @@ def run(
         "project": lambda: trial.project(projection_steps),
         "head": trial.head,
         "generate": lambda: trial.generate(num_pairs),
-        **{arm: (lambda arm=arm: trial.train_arm(arm, total_kimg)) for arm in ARMS},
+        **{arm: partial(trial.train_arm, arm, total_kimg) for arm in ARMS},
         "evaluate": trial.evaluate,
     }
     cells = {stage: trial.kept(stage, work[stage]) for stage in STAGES[: STAGES.index(until) + 1]}
@@ -126,11 +129,43 @@ class Trial:
         distance = PerceptualDistance(load_vgg16(weights / "vgg16_features.safetensors", precision="bf16"))
         found = project_photos(photos, generator, distance, self.output / "samples", ProjectionPlan(steps))
         write_bundle(self.output / "generator", generator.to_bundle())
+        self.draw_projections()
         return {
             "photos": list(photos.names),
             "distances": [round(float(d), 4) for d in found.distances],
             "squared_errors": [round(float(e), 5) for e in found.squared_errors],
         }
+
+    def draw_projections(self) -> None:
+        """projections.png: each photo, the generator's picture of it, and the aligned labels on that."""
+        from PIL import Image
+
+        from raygseg.methods.repurposegan.samples import read_samples
+        from raygseg.viz.grids import picture_grid
+        from raygseg.viz.overlays import overlay
+
+        samples = read_samples(str(self.output / "samples"))
+        rows = [
+            [np.asarray(Image.open(self.output / "samples" / part / f"{seed}.png")) for seed in samples.seeds]
+            for part in ("photos", "images")
+        ]
+        rows.append([overlay(image, mask, samples.labels) for image, mask in zip(rows[1], samples.masks, strict=True)])
+        sheet = picture_grid([tile for row in rows for tile in row], columns=len(samples))
+        Image.fromarray(sheet).save(self.output / "projections.png")
+
+    def draw_pairs(self, pairs: str, count: int = 24) -> None:
+        """pairs.png: the first pairs."""
+        from PIL import Image
+
+        from raygseg.data.pair_set import PairSet
+        from raygseg.data.pairs import stored_images, top_two
+        from raygseg.viz.overlays import pair_sheet
+
+        found = PairSet.open(pairs)
+        table = found.read(found.shards[0]).slice(0, count)
+        pictures = stored_images(table).transpose(0, 2, 3, 1)
+        sheet = pair_sheet(list(pictures), list(top_two(table)[0][:, 0]), found.labels)
+        Image.fromarray(sheet).save(self.output / "pairs.png")
 
     def head(self) -> Cell:
         from raygseg.pipelines.train import train
@@ -148,6 +183,7 @@ class Trial:
         config = self.load("generate.yaml", f"num_pairs={num_pairs}", *sources, self.where("")[2])
         assert isinstance(config, GenerateConfig)
         result = generate(config)
+        self.draw_pairs(config.output)
         return {"pairs": result.num_pairs, "class_shares": result.class_shares, "pairs_per_s": result.pairs_per_second}
 
     def train_arm(self, arm: str, total_kimg: float) -> Cell:

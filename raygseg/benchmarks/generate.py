@@ -34,7 +34,7 @@ def write_sampler(folder: Path, resolution: int, capacity: float) -> str:
     """The bundle of an untrained sampler; its path."""
     torch.manual_seed(0)
     build = {"resolution": resolution, "channel_base": int(32768 * capacity), "channel_max": int(512 * capacity)}
-    generator = StyleGAN2Generator(**build)  # type: ignore[arg-type]
+    generator = StyleGAN2Generator(**build)
     head = LabelHead("cnn-s", generator.feature_layers, CLASSES, resolution)
     labels = LabelSpace(tuple(f"part{i}" for i in range(CLASSES)))
     sampler = GeneratorHeadSampler(generator.eval(), head, labels)
@@ -66,11 +66,11 @@ def generate_rate(path: str, output: str, wanted: Manifest, threads: int) -> flo
 
 def run(
     repeats: int = 3,
-    shards: int = 9,
-    rows_per_shard: int = 96,
-    batch_size: int = 32,
+    shards: int = 7,
+    rows_per_shard: int = 64,
+    batch_size: int = 16,
     resolution: int = 64,
-    capacity: float = 0.5,
+    capacity: float = 0.25,
     threads: int = 1,
 ) -> dict[str, Any]:
     """Measure. `ratio`: median over paired repeats of baseline / ours seconds a pair.

@@ -95,8 +95,12 @@ def _resident_bytes(field: str) -> int:
 
 
 def _peak_in_fresh_process(arm: str) -> int:
-    code = f"from raygseg.benchmarks.hypercolumn import peak_bytes; print(peak_bytes({arm!r}))"
-    return int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    return int(run_python(f"from raygseg.benchmarks.hypercolumn import peak_bytes; print(peak_bytes({arm!r}))"))
+
+
+def run_python(code: str) -> str:
+    """What a fresh interpreter prints."""
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
 
 
 def run(repeats: int = 5, threads: int = 1, memory_repeats: int = 3) -> dict[str, Any]:

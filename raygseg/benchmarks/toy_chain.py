@@ -7,6 +7,7 @@ unseen pictures. Every cell is stored, so the same call goes on where it stopped
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def run(
     for seed in seeds:
         cell = _Cell(Path(output) / f"seed-{seed}", seed)
         for arm in ARMS:
-            result = cell.kept(arm, lambda c=cell, a=arm: _arm(c, a, generator, oracle, settings))
+            result = cell.kept(arm, functools.partial(_arm, cell, arm, generator, oracle, settings))
             scores[arm].append(result["miou_foreground"])
             parts[f"{arm}-{seed}"] = result["iou"]
     summary = {arm: {"mean": mean(v), "sd": stdev(v) if len(v) > 1 else 0.0, "seeds": v} for arm, v in scores.items()}

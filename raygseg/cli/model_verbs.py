@@ -29,12 +29,12 @@ def sample(
     count: Annotated[int, typer.Option("--count", "-k", min=1, help="How many pictures to label.")] = 10,
     seed: Annotated[int, typer.Option(help="Candidates follow from it.")] = 0,
     truncation_psi: Annotated[float, typer.Option(min=0.0, help="1: full variety; less: more typical.")] = 1.0,
-    candidates: Annotated[int, typer.Option(min=1, help="Pictures among which to pick the most diverse.")] = 500,
+    candidates: Annotated[int, typer.Option(min=1, help="Pictures among which to pick the most diverse.")] = 256,
 ) -> None:
     """Export a few diverse generated pictures with their seeds, to be labelled with any tool.
 
-    Paint a mask of class indices for each SEED.png, save the masks beside
-    a labels.json, and train a head on them.
+    For each images/SEED.png paint a masks/SEED.png of class indices, fill in
+    labels.json, and train a head on the folder: samples=to-label.
 
     [bold]Example[/]
 

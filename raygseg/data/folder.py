@@ -75,9 +75,7 @@ class FolderRows:
         return {"files": [[self.names[i], self._sizes[i]] for i in rows]}
 
 
-def read_labelled(
-    content: bytes, mask: bytes, resolution: int | None, classes: Classes
-) -> tuple[Picture, ClassMap]:
+def read_labelled(content: bytes, mask: bytes, resolution: int | None, classes: Classes) -> tuple[Picture, ClassMap]:
     """An encoded picture and mask to arrays of one size. Raises DataError with the reason."""
     picture = decode_picture(content, resolution)
     class_map = classes.read(mask)

@@ -275,9 +275,7 @@ def _client_for(url: str | None, key: str | None, secret: str | None) -> Any:
         import botocore.session
         from botocore.config import Config
     except ImportError as error:
-        raise MissingEnvironmentError(
-            "s3:// places need the package botocore", "pip install 'raygseg[s3]'"
-        ) from error
+        raise MissingEnvironmentError("s3:// places need the package botocore", "pip install 'raygseg[s3]'") from error
     config = Config(
         connect_timeout=5,
         read_timeout=60,

@@ -31,7 +31,7 @@ class SegmentRow(NamedTuple):
     Attributes:
         name: as listed. mask: place of the mask below the output; empty where there is none.
         width, height: in pixels; 0 where the picture could not be decoded.
-        seconds: reading, its share of the batch's prediction, and writing.
+        seconds: decoding, its share of the batch's prediction, and writing.
         confidence: mean probability of the chosen classes, 0 to 1.
         shares: share of the pixels of each class, in class order; empty where skipped.
         reason: why it was skipped; empty if it was not.

@@ -92,9 +92,7 @@ def generate_pairs(
     return complete(output, todo.manifest, fresh, meter.steady_rate())
 
 
-def _run(
-    load: LoadSampler, recording: Recording, pending: Sequence[Shard], pool: ActorPool
-) -> Iterator[ShardStats]:
+def _run(load: LoadSampler, recording: Recording, pending: Sequence[Shard], pool: ActorPool) -> Iterator[ShardStats]:
     """Statistics of the shards as they are done."""
     cluster.connect()
     group = max(1, min(SHARDS_PER_TASK, len(pending) // (8 * pool.size(len(pending)))))

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raygseg.data import object_store
-from raygseg.data.pair_set import PairSet, keep_certain
+from raygseg.data.pair_set import PairSet, keep_certain, read_table
 from raygseg.data.pairs import spread, stored_images, top_two
 from raygseg.data.sources import LabelledSet
 from raygseg.data.streams import LabelledStream
+from raygseg.distributed.worker_errors import own_error
 from raygseg.errors import ConfigError, DataError
 from raygseg.seeding import numpy_rng
 
@@ -133,6 +133,13 @@ class PairStream:
         mixed_images[places], mixed_images[~places] = real_images, images
         mixed[places], mixed[~places] = real, probabilities
         return {"images": mixed_images, "probabilities": mixed}
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        close = getattr(self._source, "close", None)  # a generator holds a running Ray Data execution
+        if close is not None:
+            close()
 
     def _labelled_before(self, number: int) -> int:
         """How many of the first `number` pictures are labelled ones."""
@@ -261,21 +268,27 @@ def ray_reader(pairs: PairSet) -> ReadShards:
 
 
 def _blocks(uris: list[str]) -> Iterator[pa.Table]:
+    """Rows of the files, in order, as Ray Data's tasks read them ahead.
+
+    Not `read_parquet`: it lists the files in a task of one CPU, for which it would wait for ever where
+    the training workers hold every CPU of the cluster.
+    """
     import ray.data
 
-    filesystem, _ = object_store.filesystem(uris[0])
-    paths = [object_store.filesystem(uri)[1] for uri in uris]
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
-    dataset = ray.data.read_parquet(
-        paths,
-        filesystem=filesystem,
-        columns=list(COLUMNS),
-        ray_remote_args={"num_cpus": 0},  # workers may hold every CPU of the cluster
-        override_num_blocks=len(paths),
-    )
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+    files = ray.data.from_items([{"uri": uri} for uri in uris], override_num_blocks=len(uris))
+    dataset = files.map_batches(_read_file, batch_size=1, batch_format="pyarrow", num_cpus=0)
+    try:
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+    except ray.exceptions.RayTaskError as error:
+        own = own_error(error)
+        raise own if own is not None else error from error
+
+
+def _read_file(batch: pa.Table) -> pa.Table:
+    return read_table(batch.column("uri")[0].as_py(), COLUMNS)
 
 
 def _cut(blocks: Iterator[pa.Table], rows: list[int], where: str) -> Iterator[pa.Table]:

@@ -51,33 +51,28 @@ class SegmentWorker:
     batch_size: int
 
     def __call__(self, job: PictureJob) -> Iterator[SegmentRow]:
-        """One row a picture of the job. Raises StorageError where the output cannot be written."""
-        batch: list[_Decoded] = []
+        """One row a picture, in the job's order. Raises StorageError where the output cannot be written."""
+        batch: list[_Decoded | SegmentRow] = []  # rows are those of pictures already skipped
         pixels = 0
         for entry, content in job.contents():
-            began = time.perf_counter()
-            try:
-                if isinstance(content, DataError):
-                    raise content
-                picture = decode_picture(content)
-            except DataError as error:
-                yield skipped_row(entry, error.message)
-                continue
-            size = picture.shape[0] * picture.shape[1]
+            item = _decoded(entry, content)
+            size = item.picture.shape[0] * item.picture.shape[1] if isinstance(item, _Decoded) else 0
             if batch and (len(batch) >= self.batch_size or pixels + size > BATCH_PIXELS):
                 yield from self._finish(batch)
                 batch, pixels = [], 0
-            batch.append(_Decoded(entry, picture, time.perf_counter() - began))
+            batch.append(item)
             pixels += size
-        if batch:
-            yield from self._finish(batch)
+        yield from self._finish(batch)
 
-    def _finish(self, batch: Sequence[_Decoded]) -> Iterator[SegmentRow]:
+    def _finish(self, batch: Sequence[_Decoded | SegmentRow]) -> Iterator[SegmentRow]:
         began = time.perf_counter()
-        answers = self._predict([item.picture for item in batch])
-        each = (time.perf_counter() - began) / len(batch)
-        for item, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, str):
+        pictures = [item.picture for item in batch if isinstance(item, _Decoded)]
+        answers = iter(self._predict(pictures) if pictures else [])
+        each = (time.perf_counter() - began) / max(1, len(pictures))
+        for item in batch:
+            if isinstance(item, SegmentRow):
+                yield item
+            elif isinstance(answer := next(answers), str):
                 height, width = item.picture.shape[:2]
                 yield skipped_row(item.entry, answer, width, height)
             else:
@@ -117,6 +112,17 @@ class SegmentWorker:
             tuple(float(share) for share in pixels / answer.label_map.size),
             "",
         )
+
+
+def _decoded(entry: PictureEntry, content: bytes | DataError) -> _Decoded | SegmentRow:
+    """The picture, or the row that says why there is none."""
+    began = time.perf_counter()
+    try:
+        if isinstance(content, DataError):
+            raise content
+        return _Decoded(entry, decode_picture(content), time.perf_counter() - began)
+    except DataError as error:
+        return skipped_row(entry, error.message)
 
 
 def skipped_row(entry: PictureEntry, reason: str, width: int = 0, height: int = 0) -> SegmentRow:

@@ -34,6 +34,7 @@ from raygseg.distributed.noticeboard import (
     Tick,
     open_board,
 )
+from raygseg.distributed.worker_errors import own_error
 from raygseg.engine.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from raygseg.engine.gradients import ProcessGroup
 from raygseg.engine.loop import Clock, Hooks, Trainer, Training, train_loop
@@ -188,7 +189,7 @@ def explained(error: BaseException, job: Job, each: Mapping[str, float], runtime
     failures = getattr(error, "worker_failures", None)
     if failures:
         rank, cause = sorted(failures.items())[0]
-        own = _own_error(cause)
+        own = own_error(cause)
         if own is not None:
             return own
         reason = str(cause).strip().splitlines()[-1] if str(cause).strip() else type(cause).__name__
@@ -203,14 +204,6 @@ def explained(error: BaseException, job: Job, each: Mapping[str, float], runtime
     return TrainingError(f"Ray Train gave up: {controller_failure}", "mend the cause and run the same command again")
 
 
-def _own_error(error: BaseException | None) -> RaygsegError | None:
-    while error is not None:
-        if isinstance(error, RaygsegError):
-            return error
-        error = getattr(error, "base_exc", None) or getattr(error, "cause", None) or error.__cause__
-    return None
-
-
 # --- in the workers ------------------------------------------------------------------------------
 
 
@@ -223,11 +216,11 @@ def _train_worker(arguments: Mapping[str, Any]) -> None:
     stop = StopFlag(board)
     try:
         _train(job, board, stop)
-    except StorageError:
-        raise  # a store may be back after a restart
-    except RaygsegError as error:
-        ray.get(board.post.remote(Failed(error)))
-        raise  # ends the other workers, who wait for this one's gradients
+    except Exception as error:
+        own = own_error(error)
+        if own is not None and not isinstance(own, StorageError):  # a store may be back after a restart
+            ray.get(board.post.remote(Failed(own)))
+        raise  # ends the other workers too, who wait for this one's gradients
     finally:
         stop.close()
 

@@ -194,8 +194,11 @@ class Trainer:
         return [{name: tensor.to(self.device) for name, tensor in batch.items()} for batch in batches]
 
     def close(self) -> None:
-        """Drop what was read ahead and make every trained parameter trainable again."""
+        """Drop what was read ahead, close the stream if it can be, make every parameter trainable again."""
         self._loader.shutdown(wait=True, cancel_futures=True)
+        close = getattr(self.stream, "close", None)
+        if close is not None:
+            close()
         for parameter in self._trained:
             parameter.requires_grad_(True)
 

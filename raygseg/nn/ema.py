@@ -11,7 +11,8 @@ def ema_beta(batch_size: int, nimg: int, half_life_kimg: float, ramp: float = 0.
     half_life = half_life_kimg * 1000.0
     if ramp > 0:
         half_life = min(half_life, nimg * ramp)
-    return 0.5 ** (batch_size / max(half_life, 1e-8))
+    beta: float = 0.5 ** (batch_size / max(half_life, 1e-8))
+    return beta
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -274,7 +275,7 @@ def _page(
     lead = f"`{config.model}` on `{config.data}` (data fingerprint `{record['data_fingerprint']}`)"
     if record["promotion"]:
         lead += f". {record['promotion']}"
-    again = f"raygseg evaluate name={config.name} model={config.model} data='{config.data}'"
+    model, words = quote(config.model), [f"name={config.name}", f"model={config.model}", f"data={config.data}"]
     return [
         Title(f"{config.name}: evaluation", lead),
         *score_sections(scores, data.labels, len(data), config.boundary_tolerance),
@@ -283,8 +284,8 @@ def _page(
         Commands(
             "Try next",
             [
-                ("segment your own pictures", f"raygseg segment photos/ --model {config.model} --output parts"),
-                ("score again", again),
+                ("segment your own pictures", f"raygseg segment {model} photos/ --output parts"),
+                ("score again", " ".join(["raygseg evaluate", *map(quote, words)])),
             ],
         ),
     ]

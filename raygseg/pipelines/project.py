@@ -142,9 +142,7 @@ def align_photos(
     names = tuple(data.names[i] for i in chosen)
     read = [data.read(i) for i in chosen]
     index = data.labels.names.index
-    squares = [
-        face_square(mask, index(eyes), index(mouth), name) for name, (_, mask) in zip(names, read, strict=True)
-    ]
+    squares = [face_square(mask, index(eyes), index(mouth), name) for name, (_, mask) in zip(names, read, strict=True)]
     framing = mean_framing(squares, [(mask.shape[0], mask.shape[1]) for _, mask in read])
     views = [
         _aligned(picture, mask, square, framing, resolution)

@@ -135,7 +135,7 @@ def _usage(name: str, kind: str) -> str:
         "pictures = generator.render(generator.latents([0, 1, 2])).images",
     }.get(kind)
     command = {
-        "segmenter": f"raygseg segment PICTURES --model {uri} --output PARTS",
+        "segmenter": f"raygseg segment {uri} PICTURES --output PARTS",
         "sampler": f"raygseg generate name=pairs sampler={uri} num_pairs=1000 output=PAIRS",
         "generator": f"raygseg sample {uri} --count 10 --output TO_LABEL",
     }.get(kind)

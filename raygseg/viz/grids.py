@@ -73,5 +73,5 @@ def text_width(text: str, size: int = 12) -> int:
 def png_bytes(canvas: Canvas) -> bytes:
     """PNG of a canvas [H, W, 3], compressed for keeping."""
     buffer = io.BytesIO()
-    Image.fromarray(canvas).save(buffer, "PNG", optimize=True)
+    Image.fromarray(canvas).save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()

@@ -26,7 +26,7 @@ def class_edges(label_map: LabelMap) -> NDArray[np.bool_]:
     return edges
 
 
-def overlay(picture: Canvas, label_map: LabelMap, labels: LabelSpace, opacity: float = 0.55) -> Canvas:
+def overlay(picture: Canvas, label_map: LabelMap, labels: LabelSpace, opacity: float = 0.65) -> Canvas:
     """The picture tinted by class, with a white outline between classes; the background stays clear.
 
     Args:

@@ -7,7 +7,7 @@ write_report("report.html", [
     Charts("Training", [line_chart({"loss": points}, "loss")]),
     Pictures("Samples", [Plate(grid, "by truncation 0.7")]),
     Card("Model card", markdown),
-    Commands("Try next", [("segment your own pictures", "raygseg segment models:/cars@champion photos/")]),
+    Commands("Try next", [("segment your own pictures", "raygseg segment models:/cars@champion photos/ -o parts")]),
 ])
 """
 

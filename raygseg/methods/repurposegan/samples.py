@@ -1,10 +1,10 @@
 """The folder of labelled samples: generator seeds with hand-made masks.
 
-    labels.json     the classes
-    masks/SEED.png  class indices, of the picture's size
-    images/SEED.png the exported picture (optional; its size is checked against the mask's)
-    samples.json    written by `raygseg sample`: truncation and seeds (optional)
-    codes.safetensors  `ws` [k, num_ws, w_dim] of projected photos, in the order of the seeds (optional)
+labels.json     the classes
+masks/SEED.png  class indices, of the picture's size
+images/SEED.png the exported picture (optional; its size is checked against the mask's)
+samples.json    written by `raygseg sample`: truncation and seeds (optional)
+codes.safetensors  `ws` [k, num_ws, w_dim] of projected photos, in the order of the seeds (optional)
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _read_codes(folder: str, count: int) -> Tensor | None:
     if not object_store.exists(where):
         return None
     try:
-        ws = load(object_store.read_bytes(where))["ws"]
+        ws: Tensor = load(object_store.read_bytes(where))["ws"]
     except (SafetensorError, KeyError) as error:
         raise DataError(f"{where}: no codes `ws` ({error})", "project the photos again") from error
     if len(ws) != count:

@@ -37,7 +37,7 @@ class ResidualBlock(nn.Module):
         self.skip = EqualConv(in_channels, out_channels, 1, down=True, bias=False, activate=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        skip = self.skip(x, gain=SQRT_HALF)
+        skip: Tensor = self.skip(x, gain=SQRT_HALF)
         main: Tensor = self.conv1(self.conv0(x), gain=SQRT_HALF)
         return main + skip
 

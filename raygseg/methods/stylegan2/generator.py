@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ class Mapping(nn.Module):
         super().__init__()
         sizes = [z_dim] + [w_dim] * num_layers
         self.layers = nn.ModuleList(
-            EqualLinear(a, b, lr_multiplier=0.01, activate=True) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+            EqualLinear(a, b, lr_multiplier=0.01, activate=True) for a, b in itertools.pairwise(sizes)
         )
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
@@ -147,15 +148,15 @@ class StyleGAN2Generator(nn.Module):
         image_channels: int = 3,
     ) -> None:
         super().__init__()
-        self.build: dict[str, Any] = dict(
-            resolution=resolution,
-            z_dim=z_dim,
-            w_dim=w_dim,
-            mapping_layers=mapping_layers,
-            channel_base=channel_base,
-            channel_max=channel_max,
-            image_channels=image_channels,
-        )
+        self.build: dict[str, Any] = {
+            "resolution": resolution,
+            "z_dim": z_dim,
+            "w_dim": w_dim,
+            "mapping_layers": mapping_layers,
+            "channel_base": channel_base,
+            "channel_max": channel_max,
+            "image_channels": image_channels,
+        }
         self.z_dim = z_dim
         self.mapping = Mapping(z_dim, w_dim, mapping_layers)
         self.synthesis = Synthesis(w_dim, resolution, channel_base, channel_max, image_channels)

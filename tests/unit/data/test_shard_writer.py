@@ -279,9 +279,7 @@ def _opened(folder: Path) -> Iterator[tuple[str, list[int], np.ndarray]]:
     yield "pyarrow", table.column("seed").to_pylist(), np.asarray(first)
     frame = pandas.read_parquet(folder / "pairs")
     yield "pandas", frame["seed"].tolist(), np.asarray(Image.open(io.BytesIO(frame["mask"][0]["bytes"])))
-    loaded = datasets.load_dataset(
-        "parquet", data_files=files, split="train", cache_dir=str(folder.parent / "cache")
-    )
+    loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(folder.parent / "cache"))
     assert loaded[0]["image"].size == (8, 8)
     yield "datasets", list(loaded["seed"]), np.asarray(loaded[0]["mask"])
 

@@ -62,7 +62,8 @@ def test_a_run_leaves_a_registered_bundle_and_the_same_call_goes_on(folder: Path
     assert (result.nimg, result.model_name, result.model_version) == (32, "tiny", "1")
     bundle = read_bundle(result.bundle_path)
     assert bundle.kind == "generator" and bundle.facts["nimg"] == 32
-    assert bundle.facts["data"] == {"pictures": "toy://default?count=20&seed=0"}
+    pictures = bundle.facts["data"]["pictures"]
+    assert pictures["source"] == "toy://default?count=20&seed=0" and pictures["fingerprint"]
     assert bundle.config["schedule"]["batch_size"] == 8 and "toy://" in bundle.card
     assert load_generator(result.bundle_path).render(load_generator(result.bundle_path).latents([1])).images.shape == (
         1,
