@@ -30,6 +30,7 @@ def sample(
     seed: Annotated[int, typer.Option(help="Candidates follow from it.")] = 0,
     truncation_psi: Annotated[float, typer.Option(min=0.0, help="1: full variety; less: more typical.")] = 1.0,
     candidates: Annotated[int, typer.Option(min=1, help="Pictures among which to pick the most diverse.")] = 256,
+    labeller: Annotated[str, typer.Option(help="A segmenter that paints the masks in place of a person.")] = "",
 ) -> None:
     """Export a few diverse generated pictures with their seeds, to be labelled with any tool.
 
@@ -45,7 +46,12 @@ def sample(
     result = sample_for_labelling(
         generator, count, output, seed=seed, truncation_psi=truncation_psi, candidates=max(candidates, count)
     )
-    show_facts("[bold green]sampled[/]", brief(result))
+    facts = brief(result)
+    if labeller:
+        from raygseg.pipelines.label_samples import label_exported
+
+        facts["masks"] = label_exported(output, labeller)
+    show_facts("[bold green]sampled[/]", facts)
 
 
 def segment(

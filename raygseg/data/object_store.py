@@ -9,14 +9,15 @@ failure is a StorageError that names the URI, the endpoint and the likely cause.
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from raygseg.data import s3_objects
+from raygseg.data.s3_objects import endpoint, error_code
 from raygseg.errors import MissingEnvironmentError, StorageError
 
 if TYPE_CHECKING:
@@ -67,35 +68,26 @@ def local_path(uri: str) -> Path:
     return Path(uri.removeprefix("file://"))
 
 
-def endpoint() -> str | None:
-    """The S3 endpoint from the environment; None means AWS itself."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
-
-
 def filesystem(uri: str) -> tuple[FileSystem, str]:
     """The pyarrow file system of a place and the place's path in it, for reading Parquet."""
     from pyarrow import fs
 
     if not is_s3(uri):
         return fs.LocalFileSystem(), str(local_path(uri).absolute())
-    return _arrow_s3(endpoint(), os.environ.get("AWS_ACCESS_KEY_ID")), uri.removeprefix("s3://").rstrip("/")
+    return s3_objects.arrow_filesystem(), uri.removeprefix("s3://").rstrip("/")
 
 
 def read_bytes(uri: str) -> bytes:
     """The whole file. Raises StorageError, also where it does not exist."""
     with translated(uri):
-        if not is_s3(uri):
-            return local_path(uri).read_bytes()
-        bucket, key = _split(uri)
-        return bytes(_client().get_object(Bucket=bucket, Key=key)["Body"].read())
+        return s3_objects.read(uri) if is_s3(uri) else local_path(uri).read_bytes()
 
 
 def write_bytes(uri: str, content: bytes) -> None:
     """Write the file whole or not at all, replacing what is there."""
     with translated(uri):
         if is_s3(uri):
-            bucket, key = _split(uri)
-            _client().put_object(Bucket=bucket, Key=key, Body=content)
+            s3_objects.write(uri, content)
             return
         temporary = _write_temporary(local_path(uri), content)
         try:
@@ -108,22 +100,13 @@ def write_bytes(uri: str, content: bytes) -> None:
 def put_if_absent(uri: str, content: bytes) -> bool:
     """Write the file whole unless it exists; of several writers exactly one gets True."""
     with translated(uri):
-        return _put_s3(uri, content) if is_s3(uri) else _put_disk(local_path(uri), content)
+        return s3_objects.put_if_absent(uri, content) if is_s3(uri) else _put_disk(local_path(uri), content)
 
 
 def exists(uri: str) -> bool:
     """Whether the file (not folder) exists."""
     with translated(uri):
-        if not is_s3(uri):
-            return local_path(uri).is_file()
-        bucket, key = _split(uri)
-        try:
-            _client().head_object(Bucket=bucket, Key=key)
-        except Exception as error:  # botocore makes its error classes at run time
-            if _code(error) in ("404", "NoSuchKey", "NotFound"):
-                return False
-            raise
-        return True
+        return s3_objects.exists(uri) if is_s3(uri) else local_path(uri).is_file()
 
 
 def list_files(uri: str, suffix: str = "") -> list[Entry]:
@@ -132,16 +115,15 @@ def list_files(uri: str, suffix: str = "") -> list[Entry]:
     One pass over the listing (1,000 names a request on S3). A place that does not exist is empty.
     """
     with translated(uri):
-        entries = _list_s3(uri) if is_s3(uri) else _list_disk(local_path(uri))
-        return sorted(e for e in entries if e.name.endswith(suffix) and not _hidden(e.name))
+        found = s3_objects.listing(uri) if is_s3(uri) else _list_disk(local_path(uri))
+        return sorted(Entry(name, size) for name, size in found if name.endswith(suffix) and not _hidden(name))
 
 
 def delete(uri: str) -> None:
     """Delete the file; it need not exist."""
     with translated(uri):
         if is_s3(uri):
-            bucket, key = _split(uri)
-            _client().delete_object(Bucket=bucket, Key=key)
+            s3_objects.delete(uri)
         else:
             local_path(uri).unlink(missing_ok=True)
 
@@ -173,7 +155,7 @@ def translated(uri: str) -> Iterator[None]:
 
 
 def _storage_error(uri: str, error: Exception) -> StorageError:
-    code = _code(error)
+    code = error_code(error)
     if code in ("NoSuchKey", "404", "FileNotFoundError"):
         return StorageError(f"{uri}: not found{_at(uri)}", "check the path; list the place to see what is there")
     number = error.errno if isinstance(error, OSError) else None
@@ -185,14 +167,6 @@ def _storage_error(uri: str, error: Exception) -> StorageError:
 
 def _at(uri: str) -> str:
     return f" (endpoint {endpoint() or 'AWS'})" if is_s3(uri) else ""
-
-
-def _code(error: Exception) -> str:
-    """The S3 error code, else the name of the exception's class."""
-    response = getattr(error, "response", None)
-    if isinstance(response, Mapping):
-        return str(response.get("Error", {}).get("Code", ""))
-    return type(error).__name__
 
 
 def _hidden(name: str) -> bool:
@@ -244,80 +218,11 @@ def _create_exclusively(target: Path, temporary: Path) -> bool:
     return True
 
 
-def _list_disk(folder: Path) -> Iterator[Entry]:
+def _list_disk(folder: Path) -> Iterator[tuple[str, int]]:
     for parent, _, names in os.walk(folder):
         for name in names:
             path = Path(parent, name)
             try:
-                yield Entry(path.relative_to(folder).as_posix(), path.stat().st_size)
+                yield path.relative_to(folder).as_posix(), path.stat().st_size
             except FileNotFoundError:  # another process removed its temporary file meanwhile
                 continue
-
-
-# --- S3 ------------------------------------------------------------------------------------------
-
-
-def _split(uri: str) -> tuple[str, str]:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    if not bucket:
-        raise StorageError(f"{uri}: no bucket in the address", "write s3://BUCKET/PREFIX")
-    return bucket, key
-
-
-def _client() -> Any:
-    return _client_for(endpoint(), os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY"))
-
-
-@functools.lru_cache(maxsize=8)
-def _client_for(url: str | None, key: str | None, secret: str | None) -> Any:
-    """A botocore client (thread-safe), made again when endpoint or keys change."""
-    try:
-        import botocore.session
-        from botocore.config import Config
-    except ImportError as error:
-        raise MissingEnvironmentError("s3:// places need the package botocore", "pip install 'raygseg[s3]'") from error
-    config = Config(
-        connect_timeout=5,
-        read_timeout=60,
-        retries={"mode": "standard"},  # three attempts, or AWS_MAX_ATTEMPTS
-        # Older stores refuse the checksum trailers that newer clients add unasked.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        s3={"addressing_style": "path"} if url else {},
-    )
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    return botocore.session.get_session().create_client("s3", region_name=region, endpoint_url=url, config=config)
-
-
-@functools.lru_cache(maxsize=8)
-def _arrow_s3(url: str | None, key: str | None) -> Any:
-    os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
-    from pyarrow import fs
-
-    options: dict[str, Any] = {"connect_timeout": 5, "request_timeout": 60}
-    if url:
-        scheme, _, host = url.rpartition("://")
-        options.update(endpoint_override=host, scheme=scheme or "http")
-        options["region"] = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    return fs.S3FileSystem(**options)
-
-
-def _put_s3(uri: str, content: bytes) -> bool:
-    bucket, key = _split(uri)
-    try:
-        _client().put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
-    except Exception as error:  # botocore makes its error classes at run time
-        if _code(error) in ("PreconditionFailed", "412", "ConditionalRequestConflict"):
-            return False
-        raise
-    return True
-
-
-def _list_s3(uri: str) -> Iterator[Entry]:
-    bucket, key = _split(uri)
-    prefix = key.rstrip("/") + "/" if key.strip("/") else ""
-    for page in _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        for item in page.get("Contents", ()):
-            name = item["Key"][len(prefix) :]
-            if name and not name.endswith("/"):
-                yield Entry(name, int(item["Size"]))

@@ -278,6 +278,7 @@ def _blocks(uris: list[str]) -> Iterator[pa.Table]:
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # else a damaged file's name is lost
     files = ray.data.from_items([{"uri": uri} for uri in uris], override_num_blocks=len(uris))
     dataset = files.map_batches(_read_file, batch_size=1, batch_format="pyarrow", num_cpus=0)
     try:

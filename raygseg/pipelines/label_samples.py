@@ -15,12 +15,18 @@ def label_samples(
 
     Returns the number of masks written. The folder is what `train head` reads.
     """
-    from raygseg.pipelines.kinds import load_segmenter
     from raygseg.pipelines.sample import sample_for_labelling
+
+    sample_for_labelling(str(generator), count, str(output), seed=seed)
+    return label_exported(output, labeller)
+
+
+def label_exported(output: str | Path, labeller: str | Path) -> int:
+    """Write labels.json and masks/SEED.png for the pictures of `sample_for_labelling`; how many."""
+    from raygseg.pipelines.kinds import load_segmenter
 
     folder = Path(output)
     segmenter = load_segmenter(labeller)
-    sample_for_labelling(str(generator), count, str(folder), seed=seed)
     segmenter.labels.save(folder / "labels.json")
     files = sorted((folder / "images").glob("*.png"))
     pictures = [np.asarray(Image.open(file).convert("RGB")) for file in files]

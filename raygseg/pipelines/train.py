@@ -72,12 +72,8 @@ def train(config: Run, progress: Progress | None = None) -> TrainResult:
     run_folder.claim(folder, config)
     outside = Outside(config, folder, progress)
     try:
-        with StopRequest() as stop:
-            complete = (
-                _train_here(config, folder, outside, stop)
-                if config.runtime.in_process
-                else _train_on_ray(config, folder, outside, stop)
-            )
+        way = _train_here if config.runtime.in_process else _train_on_ray
+        complete = way(config, folder, outside)
         if not complete:
             raise KeyboardInterrupt(f"stopped after {outside.nimg / 1000:g} kimg; the same command goes on")
         result = _finish(config, folder, outside)
@@ -173,22 +169,24 @@ class _Tell(Hooks):
             self.outside.images(clock.nimg, name, picture)
 
 
-def _train_here(config: Run, folder: str, outside: Outside, stop: Callable[[], bool]) -> bool:
+def _train_here(config: Run, folder: str, outside: Outside) -> bool:
     import torch
 
     wanted = config.runtime.device
     device = ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
     training = kinds.make_training(config.model_dump(mode="json"), device)
     hooks = [_Tell(outside, training)]
-    return run_local(training.recipe, training.stream, folder, config.runtime, hooks, fingerprint(config), stop)
+    with StopRequest() as stop:
+        return run_local(training.recipe, training.stream, folder, config.runtime, hooks, fingerprint(config), stop)
 
 
 # --- on Ray --------------------------------------------------------------------------------------
 
 
-def _train_on_ray(config: Run, folder: str, outside: Outside, stop: Callable[[], bool]) -> bool:
+def _train_on_ray(config: Run, folder: str, outside: Outside) -> bool:
     import logging
 
+    from raygseg.distributed import cluster
     from raygseg.distributed.noticeboard import Images, Notice, Started, Tick, Warned
     from raygseg.distributed.training import Job, train_on_ray
 
@@ -204,7 +202,9 @@ def _train_on_ray(config: Run, folder: str, outside: Outside, stop: Callable[[],
 
     plain = config.model_dump(mode="json")
     job = Job(FACTORY, plain, folder, fingerprint(config), plain["runtime"])
-    return train_on_ray(job, listen, stop)
+    cluster.connect(cpus=config.runtime.workers * config.runtime.threads + 1)
+    with StopRequest() as stop:  # after connecting: Ray takes SIGTERM for itself when it starts
+        return train_on_ray(job, listen, stop)
 
 
 # --- what is left behind -------------------------------------------------------------------------
