@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ class Sizes:
     """How much of everything; the defaults fit ten minutes on two cores, installation included."""
 
     taste_kimg: float = 1.0
-    num_pairs: int = 2000
-    student_kimg: float = 24.0
+    num_pairs: int = 1500
+    student_kimg: float = 12.0
     head_steps: int = 400
 
 
@@ -57,16 +57,22 @@ class _Chain:
     sizes: Sizes
     progress: Progress | None
     stages: dict[str, str] = field(default_factory=dict)
+    current: str = ""
 
     @property
     def tracking_uri(self) -> str:
         return f"sqlite:///{self.output.absolute() / 'mlflow.db'}"
 
     def stage(self, name: str, work: Callable[[], Any], tell: Callable[[Any], str]) -> Any:
-        began = time.perf_counter()
+        began, self.current = time.perf_counter(), name
         result = work()
         self.stages[name] = f"{time.perf_counter() - began:.0f} s: {tell(result)}"
         return result
+
+    def report(self, stage: str, done: float, total: float, facts: Mapping[str, Any] | None = None) -> None:
+        """Progress under the name of this chain's stage: several of them train."""
+        if self.progress is not None:
+            self.progress(self.current, done, total, facts)
 
     def config(self, file: str, *overrides: str) -> Run:
         """A toy configuration with this chain's folders."""
@@ -75,7 +81,7 @@ class _Chain:
         return load_config(CONFIGS / file, [*places, *overrides])
 
     def train(self, file: str, *overrides: str) -> TrainResult:
-        return train(self.config(file, *overrides), self.progress)
+        return train(self.config(file, *overrides), self.report)
 
 
 def quickstart(
@@ -176,7 +182,7 @@ def _use(chain: _Chain) -> Path:
     photos = _photos(chain.output / "photos")
     chain.stage(
         "segment pictures",
-        lambda: segment(str(pulled), str(photos), str(chain.output / "segmented"), progress=chain.progress),
+        lambda: segment(str(pulled), str(photos), str(chain.output / "segmented"), progress=chain.report),
         lambda r: f"{r.pictures} pictures, {r.table}",
     )
     return pulled
@@ -186,7 +192,7 @@ def _generate(chain: _Chain, sampler: str | Path) -> GenerateResult:
     amount = f"num_pairs={chain.sizes.num_pairs}"
     run = chain.config("generate.yaml", f"sampler={sampler}", f"output={chain.output / 'pairs'}", amount)
     assert isinstance(run, GenerateConfig)
-    return generate(run, chain.progress)
+    return generate(run, chain.report)
 
 
 def _evaluate(chain: _Chain, trained: TrainResult, promote: str) -> EvaluateResult:
@@ -197,7 +203,7 @@ def _evaluate(chain: _Chain, trained: TrainResult, promote: str) -> EvaluateResu
         f"output={chain.output / 'evaluation' / Path(trained.run_dir).name}",
     )
     assert isinstance(run, EvaluateConfig)
-    return evaluate(run, progress=chain.progress)
+    return evaluate(run, progress=chain.report)
 
 
 def _photos(folder: Path) -> Path:
