@@ -1,9 +1,9 @@
 """Kill generation three times and compare what is there with an undisturbed set.
 
-`raygseg generate` runs as a user would start it, each time on a local cluster of its own. The driver
-is killed (SIGKILL) twice with shards committed and in flight, an actor once; then the command is
-left to finish. The undisturbed set is made with another number of actors. Linux only: actors are
-found in /proc.
+`raygseg generate` runs as a user would start it, against one local cluster. The driver is killed
+(SIGKILL) twice with shards committed and in flight, an actor once; then the command is left to
+finish. The undisturbed set is made with another number of actors. Linux only: actors are found in
+/proc.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from raygseg.benchmarks.generate import write_sampler
 from raygseg.data.pair_set import PairSet
 from raygseg.data.pairs import seeds_of
+from raygseg.distributed import cluster
 from raygseg.errors import TrainingError
 
 ACTOR = b"ray::MapWorker"
@@ -35,8 +38,11 @@ def start(sampler: str, output: Path, rows: int, rows_per_shard: int, actors: in
         f"runtime.tracking_uri=sqlite:///{output.parent}/mlflow.db",
     ]  # fmt: skip
     code = "import sys; from raygseg.cli.app import main; sys.exit(main(sys.argv[1:]))"
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return subprocess.Popen([sys.executable, "-c", code, *words], env=environment, start_new_session=True)
+    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    # Its own result is not ours: stdout stays free for the one line of figures.
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *words], env=environment, start_new_session=True, stdout=subprocess.DEVNULL
+    )
 
 
 def committed(output: Path) -> int:
@@ -55,8 +61,8 @@ def wait_until(reached: Callable[[], bool], process: subprocess.Popen[bytes], wh
         time.sleep(0.02)
 
 
-def actors_of(driver: int) -> list[int]:
-    """Process ids of the sampling actors below a driver."""
+def running_actors() -> list[int]:
+    """Process ids of the sampling actors of the cluster that this process started."""
     parent, actors = {}, []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
@@ -71,9 +77,9 @@ def actors_of(driver: int) -> list[int]:
             actors.append(pid)
 
     def below(pid: int) -> bool:
-        while pid in parent and pid != driver:
+        while pid in parent and pid != os.getpid():
             pid = parent[pid]
-        return pid == driver
+        return pid == os.getpid()
 
     return [pid for pid in actors if below(pid)]
 
@@ -89,9 +95,9 @@ def disturbed(sampler: str, output: Path, rows: int, rows_per_shard: int, actors
         driver.wait()
         kills["driver"].append(committed(output))
     driver = start(sampler, output, rows, rows_per_shard, actors)
-    before = committed(output)
-    wait_until(lambda: committed(output) > before and bool(actors_of(driver.pid)), driver, "the actor's kill")
-    os.kill(actors_of(driver.pid)[0], signal.SIGKILL)
+    before = committed(output)  # once there are more, the actors are the new driver's
+    wait_until(lambda: committed(output) > before and bool(running_actors()), driver, "the actor's kill")
+    os.kill(running_actors()[0], signal.SIGKILL)
     kills["actor"].append(committed(output))
     finish(driver)
     return kills
@@ -112,6 +118,7 @@ def run(
         rows, rows_per_shard: of both sets.
         actors, undisturbed_actors: of the killed and of the undisturbed generation.
     """
+    cluster.connect()
     with tempfile.TemporaryDirectory(prefix="raygseg-drill-") as name:
         folder = Path(name)
         sampler = sampler or write_sampler(folder / "sampler", resolution=32, capacity=0.02)

@@ -198,25 +198,28 @@ class Trial:
         return {"bundle": result.bundle_path, "nimg": result.nimg, "metrics": dict(result.metrics)}
 
     def evaluate(self) -> Cell:
-        """Scores of each arm on each set; overlays lie in the arm's folder."""
+        """Scores of each arm on each set; each is a cell of its own."""
+        scores = {
+            name: {arm: self.kept(f"{arm}-{name}", partial(self.score, arm, name)) for arm in ARMS} for name in SETS
+        }
+        return {"scores": scores}
+
+    def score(self, arm: str, name: str) -> Cell:
+        """One arm on one set; metrics and overlays lie in the arm's folder."""
         from raygseg.pipelines.evaluate import evaluate
 
-        scores: dict[str, dict[str, Cell]] = {}
-        for arm in ARMS:
-            for name, source in SETS.items():
-                output = self.output / arm / f"evaluation-{name}"
-                sources = (f"model={self.output / arm / 'bundle'}", f"data={self.data}/{source}", f"output={output}")
-                config = self.load("evaluate.yaml", *sources)
-                assert isinstance(config, EvaluateConfig)
-                result = evaluate(config)
-                scores.setdefault(name, {})[arm] = {
-                    "miou": result.metrics["miou"],
-                    "miou_foreground": result.metrics["miou_foreground"],
-                    "iou": result.iou,
-                    "never_predicted": result.never_predicted,
-                    "pictures": result.pictures,
-                }
-        return {"scores": scores}
+        output = self.output / arm / f"evaluation-{name}"
+        sources = (f"model={self.output / arm / 'bundle'}", f"data={self.data}/{SETS[name]}", f"output={output}")
+        config = self.load("evaluate.yaml", *sources)
+        assert isinstance(config, EvaluateConfig)
+        result = evaluate(config)
+        return {
+            "miou": result.metrics["miou"],
+            "miou_foreground": result.metrics["miou_foreground"],
+            "iou": result.iou,
+            "never_predicted": result.never_predicted,
+            "pictures": result.pictures,
+        }
 
 
 def markdown(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:

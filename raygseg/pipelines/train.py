@@ -33,6 +33,7 @@ from raygseg.tracking.identity import RunSettings
 Progress = Callable[[str, float, float, Mapping[str, float]], None]  # (stage, done, total, facts)
 FACTORY = "raygseg.pipelines.kinds:make_training"
 STAGE = "train"
+BEST_BY = {"head": "loss", "segmenter": "loss"}  # a GAN's losses say nothing about its pictures
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,10 @@ def _train_here(config: Run, folder: str, outside: Outside) -> bool:
     training = kinds.make_training(config.model_dump(mode="json"), device)
     hooks = [_Tell(outside, training)]
     with StopRequest() as stop:
-        return run_local(training.recipe, training.stream, folder, config.runtime, hooks, fingerprint(config), stop)
+        return run_local(
+            training.recipe, training.stream, folder, config.runtime, hooks, fingerprint(config), stop,
+            BEST_BY.get(config.kind, ""),
+        )  # fmt: skip
 
 
 # --- on Ray --------------------------------------------------------------------------------------
@@ -201,7 +205,7 @@ def _train_on_ray(config: Run, folder: str, outside: Outside) -> bool:
             logging.getLogger("raygseg.worker").warning(notice.text)
 
     plain = config.model_dump(mode="json")
-    job = Job(FACTORY, plain, folder, fingerprint(config), plain["runtime"])
+    job = Job(FACTORY, plain, folder, fingerprint(config), plain["runtime"], BEST_BY.get(config.kind, ""))
     cluster.connect(cpus=config.runtime.workers * config.runtime.threads + 1)
     with StopRequest() as stop:  # after connecting: Ray takes SIGTERM for itself when it starts
         return train_on_ray(job, listen, stop)
