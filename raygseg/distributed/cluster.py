@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 
 import ray
-from ray.exceptions import RayError
 
 from raygseg.errors import MissingEnvironmentError
 
@@ -51,7 +50,7 @@ def connect(cpus: int = 0) -> None:
                 log_to_driver=False,
             )
             _local = True
-    except (ConnectionError, RayError, RuntimeError, TimeoutError, ValueError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - a node that is slow to start is told as a plain Exception
         where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "a local Ray cluster"
         raise MissingEnvironmentError(
             f"cannot reach {where}: {error}",
