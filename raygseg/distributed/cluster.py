@@ -50,7 +50,7 @@ def connect(cpus: int = 0) -> None:
                 log_to_driver=False,
             )
             _local = True
-    except Exception as error:  # noqa: BLE001 - a node that is slow to start is told as a plain Exception
+    except Exception as error:  # a node that is slow to start is told as a plain Exception
         where = f"the Ray cluster at RAY_ADDRESS={address}" if address else "a local Ray cluster"
         raise MissingEnvironmentError(
             f"cannot reach {where}: {error}",
