@@ -32,6 +32,8 @@ def connect(cpus: int = 0) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")  # the default makes every report wait 1.5 s
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean the same in every process
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's C++ core writes harmless remarks as errors to the terminal; what matters arrives as an exception.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_worker_niceness", "0")  # as willing to run as the in-process loop
     address = os.environ.get("RAY_ADDRESS", "")
     try:
