@@ -12,10 +12,11 @@ from PIL import Image
 from raygseg.data.pair_set import PairSet
 from raygseg.data.pairs import decode_pairs
 from raygseg.pipelines.evaluate import EvaluateResult
-from raygseg.viz.grids import picture_grid
+from raygseg.viz.grids import fit, picture_grid
 from raygseg.viz.report import Commands, Figure, KeyFigures, Pictures, Plate, Table, Title, write_report
 
 PAIRS_SHOWN = 24
+SIDE_SHOWN = 96
 
 
 def write_quickstart_report(
@@ -53,5 +54,6 @@ def _pairs_shown(uri: str) -> NDArray[np.uint8]:
     stored = decode_pairs(pairs.read(pairs.shards[0]).slice(0, PAIRS_SHOWN), pairs.labels.num_classes)
     drawn: list[NDArray[np.uint8]] = []
     for image, chances in zip(stored.images, stored.probabilities, strict=True):
-        drawn += [image.permute(1, 2, 0).numpy(), pairs.labels.colourise(chances.argmax(0).numpy())]
+        pair = image.permute(1, 2, 0).numpy(), pairs.labels.colourise(chances.argmax(0).numpy())
+        drawn += [fit(picture, SIDE_SHOWN, smooth=False) for picture in pair]
     return picture_grid(drawn, 12)
