@@ -12,15 +12,19 @@ from raygseg.errors import ConfigError
 
 def names() -> list[str]:
     """All benchmarks, sorted; none is imported."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__) if not module.ispkg)
 
 
 def run(name: str, **settings: Any) -> dict[str, Any]:
-    """Run one benchmark. Raises ConfigError for a name or a setting that does not exist."""
+    """Run one benchmark; `-` and `_` are the same in its name.
+
+    Raises ConfigError for a name or a setting that does not exist.
+    """
+    name = name.replace("_", "-")
     if name not in names():
         raise ConfigError(f"there is no benchmark '{name}'", f"use one of: {', '.join(names())}")
-    measure = importlib.import_module(f"{__name__}.{name}").run
+    measure = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").run
     known = inspect.signature(measure).parameters
     if unknown := [key for key in settings if key not in known]:
         raise ConfigError(f"benchmark {name} has no setting '{unknown[0]}'", f"its settings: {', '.join(known)}")
-    return {"name": name, **measure(**settings)}
+    return {**measure(**settings), "name": name}

@@ -28,6 +28,7 @@ from raygseg.errors import TrainingError
 
 ACTOR = b"ray::MapWorker"
 PATIENCE_SECONDS = 900.0
+DRIVER_KILLS = (0.35, 0.6)  # shares of the shards that are committed when the driver is killed
 
 
 def start(sampler: str, output: Path, rows: int, rows_per_shard: int, actors: int) -> subprocess.Popen[bytes]:
@@ -85,12 +86,13 @@ def running_actors() -> list[int]:
 
 
 def disturbed(sampler: str, output: Path, rows: int, rows_per_shard: int, actors: int) -> dict[str, list[int]]:
-    """Generate with two driver kills and one actor kill; how many shards were committed at each."""
+    """Generate with two driver kills and one actor kill; how many shards were committed (and actors busy) at each."""
     shards = -(-rows // rows_per_shard)
-    kills: dict[str, list[int]] = {"driver": [], "actor": []}
-    for share in (0.3, 0.5):
+    kills: dict[str, list[int]] = {"driver": [], "busy": [], "actor": []}
+    for share in DRIVER_KILLS:
         driver = start(sampler, output, rows, rows_per_shard, actors)
         wait_until(lambda share=share: committed(output) >= max(3, share * shards), driver, "the driver's kill")  # type: ignore[misc]
+        kills["busy"].append(len(running_actors()))  # each samples a shard as long as any is left
         driver.kill()
         driver.wait()
         kills["driver"].append(committed(output))
@@ -139,6 +141,7 @@ def run(
             "same_checksum": checksum == reference.checksum(),
             "checksum": checksum,
             "committed_shards_at_driver_kills": kills["driver"],
+            "sampling_actors_at_driver_kills": kills["busy"],
             "committed_shards_at_actor_kill": kills["actor"],
             "leftover_files": len(list((folder / "killed").rglob("*.tmp"))),
             "undisturbed_seconds": round(middle - began, 1),

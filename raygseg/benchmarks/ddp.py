@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from raygseg.benchmarks.support.host import StolenTime
 from raygseg.config.schema import GanConfig
 
 STEPS_PER_TICK = 16  # one whole round of the lazy regularisers
@@ -91,7 +92,7 @@ def on_ray(config: GanConfig) -> float:
 
 
 def run(
-    repeats: int = 3, ticks: int = 4, batch_size: int = 16, resolution: int = 32, capacity: int = 2048
+    repeats: int = 5, ticks: int = 4, batch_size: int = 32, resolution: int = 32, capacity: int = 2048
 ) -> dict[str, Any]:
     """Measure. `ratio`: time of one worker / two workers; `one_worker_ratio`: time in process / one worker."""
     from raygseg.distributed import cluster
@@ -104,6 +105,7 @@ def run(
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     cluster.connect()
+    stolen = StolenTime()
     with tempfile.TemporaryDirectory() as folder:
         for repeat in range(repeats):
             for name, (workers, measure) in ways.items():
@@ -117,5 +119,6 @@ def run(
         "one_worker_ratio": median(local / one for local, one, _ in pairs),
         "seconds_a_step": {name: median(values) for name, values in seconds.items()},
         "all_seconds_a_step": seconds,
+        "stolen": stolen.share(),
         "settings": {**settings, "repeats": repeats, "steps_a_tick": STEPS_PER_TICK, "threads": 1},
     }

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from raygseg.benchmarks.support.host import StolenTime
 from raygseg.bundle import write_bundle
 from raygseg.data.shards import Manifest
 from raygseg.distributed import cluster
@@ -85,6 +86,7 @@ def run(
     previous = torch.get_num_threads()
     torch.set_num_threads(threads)
     cluster.connect()
+    stolen = StolenTime()
     bare: list[float] = []
     ours: list[float] = []
     try:
@@ -107,6 +109,7 @@ def run(
         "ratio": round(median(o / b for o, b in zip(ours, bare, strict=True)), 3),
         "baseline_pairs_per_second": round(median(bare), 2),
         "generate_pairs_per_second": round(median(ours), 2),
+        "stolen": stolen.share(),
         "ratios": [round(o / b, 3) for o, b in zip(ours, bare, strict=True)],
         "settings": {
             "resolution": resolution,

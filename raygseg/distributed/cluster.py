@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import ray
 
@@ -58,6 +59,17 @@ def connect(cpus: int = 0) -> None:
             f"cannot reach {where}: {error}",
             "correct or unset RAY_ADDRESS (and check RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH), or free memory and disk",
         ) from error
+
+
+def quiet_data() -> Any:
+    """This process's `ray.data.DataContext`, without Ray Data's own bars and plans: ours is the one status line."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.enable_operator_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    return context
 
 
 def shutdown() -> None:

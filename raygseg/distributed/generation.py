@@ -9,7 +9,6 @@ host therefore costs the shards in flight, and the same command goes on.
 from __future__ import annotations
 
 import importlib
-import logging
 import math
 import time
 import warnings
@@ -108,9 +107,7 @@ def _shard_tasks(
     load: LoadSampler, recording: Recording, pending: Sequence[Shard], pool: ActorPool, tasks: int
 ) -> ray.data.Dataset:
     """The plan: pending shards in `tasks` blocks, mapped over the actors."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = context.print_on_execution_start = False  # the caller has its own status line
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    cluster.quiet_data()
     items = [{"first_row": s.first_row, "rows": s.rows} for s in pending]
     with warnings.catch_warnings():
         # Limits on restarts still go in by a way that Ray announces to close; without them a sampler

@@ -7,7 +7,6 @@ pictures and writes its masks itself. Rows come back in the order of the jobs.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -44,13 +43,9 @@ def segment_with_actors(
     gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
     pool = ActorPool(actors, gpus=gpus, max_failures=max_failures)
     tasks = min(len(jobs), MOST_TASKS)
-    context = ray.data.DataContext.get_current()
+    context = cluster.quiet_data()
     kept = context.execution_options.preserve_order
-    context.enable_progress_bars = False
-    context.enable_operator_progress_bars = False
-    context.print_on_execution_start = False
     context.execution_options.preserve_order = True
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         answers = ray.data.from_items(
             [{"job": job_to_text(job)} for job in jobs], override_num_blocks=tasks

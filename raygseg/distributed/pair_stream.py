@@ -275,9 +275,10 @@ def _blocks(uris: list[str]) -> Iterator[pa.Table]:
     """
     import ray.data
 
-    context = ray.data.DataContext.get_current()
+    from raygseg.distributed import cluster
+
+    context = cluster.quiet_data()
     context.execution_options.preserve_order = True
-    context.enable_progress_bars = False
     context.raise_original_map_exception = True  # else a damaged file's name is lost
     files = ray.data.from_items([{"uri": uri} for uri in uris], override_num_blocks=len(uris))
     dataset = files.map_batches(_read_file, batch_size=1, batch_format="pyarrow", num_cpus=0)

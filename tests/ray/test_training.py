@@ -15,6 +15,7 @@ from raygseg.engine import state_tree
 from raygseg.engine.checkpoint import TENSORS, CheckpointFolder
 from raygseg.engine.local import run_local
 from raygseg.errors import DataError, MissingEnvironmentError
+from tests.ray import gan_training
 from tests.ray.regression_training import make
 from tests.unit.engine.two_workers import differing
 
@@ -33,9 +34,9 @@ def job(folder: Path, workers: int = 2, seconds: float = 0.02, **config: int) ->
     )
 
 
-def final_state(folder: Path) -> dict[str, Tensor]:
+def final_state(folder: Path, images: int = IMAGES) -> dict[str, Tensor]:
     found = CheckpointFolder(str(folder)).latest()
-    assert found is not None and found.facts["nimg"] == IMAGES
+    assert found is not None and found.facts["nimg"] == images
     return state_tree.split(found.state)[0]
 
 
@@ -88,6 +89,34 @@ def test_killed_stopped_and_cut_the_run_ends_like_an_undisturbed_one(tmp_path: P
     assert any(isinstance(notice, Images) and notice.picture.shape == (4, 4, 3) for notice in notices)
     assert differing(final_state(folder), final_state(tmp_path / "alone")) == []
     assert len(CheckpointFolder(str(folder)).names()) <= 4  # three whole ones, and the one cut in half
+
+
+@pytest.mark.timeout(600)
+def test_a_gan_whose_worker_is_killed_ends_with_the_weights_of_an_undisturbed_run(tmp_path: Path) -> None:
+    """Augmentation p > 0, mixing, R1, path length, EMA and w_avg live; signal 9 between ticks, twice."""
+    runtime = Runtime(workers=2, tick_kimg=0.04, checkpoint_kimg=0.08, max_failures=2, device="cpu", threads=1)
+    alone = gan_training.make({"kimg": 0.4, "seconds": 0.0}, "cpu")
+    assert run_local(alone.recipe, alone.stream, str(tmp_path / "alone"), runtime)
+
+    killed: list[int] = []
+
+    def kill_twice(notice: Notice) -> None:
+        listener(notice)
+        if isinstance(notice, Tick) and notice.nimg > 140 * (len(killed) + 1) and len(killed) < 2:
+            victim = listener.starts()[-1].pids[len(killed)]  # rank 0 first, then rank 1
+            os.kill(victim, signal.SIGKILL)
+            killed.append(victim)
+
+    listener = Listener(10**9, lambda: None)
+    folder = tmp_path / "killed"
+    gan = {"kimg": 0.4, "seconds": 0.05}
+    assert train_on_ray(
+        Job("tests.ray.gan_training:make", gan, str(folder), "f", runtime.model_dump()),
+        kill_twice,
+    )
+    assert len(killed) == 2
+    assert [start.nimg > 0 for start in listener.starts()] == [False, True, True]
+    assert differing(final_state(folder, 400), final_state(tmp_path / "alone", 400)) == []
 
 
 @pytest.mark.timeout(600)

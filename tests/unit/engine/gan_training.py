@@ -19,7 +19,7 @@ CONFIG = {
 }
 
 
-def gan() -> tuple[Recipe, Stream]:
-    config = GanConfig.model_validate(CONFIG)
+def gan(kimg: float = 0.08) -> tuple[Recipe, Stream]:
+    config = GanConfig.model_validate({**CONFIG, "schedule": {**CONFIG["schedule"], "total_kimg": kimg}})
     pictures = open_pictures(config.data.source, config.data.resolution)
     return build_recipe(config), PictureStream(pictures, config.seed, config.data.flip)
