@@ -1,0 +1,173 @@
+"""A StyleGAN2 training step against the textbook form of the same step.
+
+Both sides do one whole round of the lazy regularisers, 16 steps: Gmain and Dmain each step, path
+length every fourth, R1 once, Adam and the running mean of the generator. The baseline
+(`benchmarks/textbook.py`) has nothing around it; ours is the engine's `Trainer` as training runs
+it. Rounds alternate; the ratio is the median over repeats of the ratios within one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raygseg.benchmarks.support.convolution_floor import ConvolutionLog, replay_seconds, wait
+from raygseg.benchmarks.support.host import StolenTime
+from raygseg.benchmarks.support.textbook import TextbookRecipe, train_step
+from raygseg.config.schema import GanConfig
+from raygseg.data.sources import open_pictures
+from raygseg.data.streams import PictureStream
+from raygseg.engine.gradients import flatten
+from raygseg.engine.loop import Trainer
+from raygseg.interfaces import Draws, MicroBatch, Phase
+from raygseg.methods.stylegan2.training import StyleGAN2Recipe, build_recipe
+
+ROUND = 16  # steps until every lazy regulariser has run
+
+
+def gan_config(resolution: int, channel_base: int, channel_max: int, batch_size: int, precision: str) -> GanConfig:
+    values: dict[str, Any] = {
+        "name": "step-benchmark",
+        "data": {"source": "toy://default?count=64&seed=0", "resolution": resolution},
+        "schedule": {"total_kimg": 1000, "batch_size": batch_size},
+        "generator": {
+            "z_dim": 128,
+            "w_dim": 128,
+            "mapping_layers": 4,
+            "channel_base": channel_base,
+            "channel_max": channel_max,
+        },
+        "augment": {"mode": "none"},
+        "optimiser": {"precision": precision},
+    }
+    return GanConfig.model_validate(values)
+
+
+def our_round(config: GanConfig, device: str) -> tuple[Callable[[], None], StyleGAN2Recipe]:
+    """A call that trains 16 steps as `train gan` does, data read ahead in a thread."""
+    recipe = build_recipe(config, device)
+    trainer = Trainer(recipe, _pictures(config))
+
+    def work() -> None:
+        for _ in range(ROUND):
+            trainer.step()
+        wait(torch.device(device))
+
+    return work, recipe
+
+
+def textbook_round(config: GanConfig, device: str) -> tuple[Callable[[], None], TextbookRecipe]:
+    """A call that trains 16 textbook steps on pictures already decoded."""
+    recipe = TextbookRecipe(config, device)
+    for network in (recipe.generator, recipe.discriminator):
+        network.train()
+    stream, steps = _pictures(config), iter(range(10**9))
+    batches: dict[int, Tensor] = {}
+
+    def images(step: int) -> Tensor:
+        first = step % ROUND * config.schedule.batch_size
+        if first not in batches:
+            batches[first] = stream.micro_batch(first, config.schedule.batch_size)["images"].to(device)
+        return batches[first]
+
+    def work() -> None:
+        for step in (next(steps) for _ in range(ROUND)):
+            train_step(recipe, images(step), step)
+        wait(torch.device(device))
+
+    return work, recipe
+
+
+def _pictures(config: GanConfig) -> PictureStream:
+    return PictureStream(open_pictures(config.data.source, config.data.resolution), config.seed, config.data.flip)
+
+
+def run(
+    resolution: int = 32,
+    channel_base: int = 2048,
+    channel_max: int = 64,
+    batch_size: int = 16,
+    repeats: int = 5,
+    threads: int = 1,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Measure. `ratio`: textbook / ours, both fp32; `bf16_ratio`: textbook fp32 / ours with bf16 convolutions.
+
+    `relative_error`: of the gradients of the four phases at the same weights and draws.
+    `floor_share`: time of the step's dense convolutions alone, replayed in the layouts that ours
+    uses, over the time of our step.
+    """
+    previous = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    stolen = StolenTime()
+    config = gan_config(resolution, channel_base, channel_max, batch_size, "fp32")
+    bf16 = gan_config(resolution, channel_base, channel_max, batch_size, "bf16")
+    try:
+        ours, recipe = our_round(config, device)
+        textbook, oracle = textbook_round(config, device)
+        fast, _ = our_round(bf16, device)
+        rounds = {"textbook": textbook, "ours": ours, "bf16": fast}
+        first = _pictures(config).micro_batch(0, batch_size)["images"].to(device)
+        error = _difference(recipe, oracle, first)
+        for warm_up in rounds.values():
+            warm_up()
+        seconds: dict[str, list[float]] = {name: [] for name in rounds}
+        for i in range(repeats):
+            for name in list(rounds) if i % 2 else reversed(list(rounds)):
+                start = time.perf_counter()
+                rounds[name]()
+                seconds[name].append((time.perf_counter() - start) / ROUND)
+        with ConvolutionLog() as log:
+            ours()
+        floor = replay_seconds(log, torch.device(device)) / ROUND
+    finally:
+        torch.set_num_threads(previous)
+    typical = {name: median(values) for name, values in seconds.items()}
+    return {
+        "name": "stylegan2-step",
+        "ratio": round(_paired(seconds["textbook"], seconds["ours"]), 3),
+        "bf16_ratio": round(_paired(seconds["textbook"], seconds["bf16"]), 3),
+        "relative_error": error,
+        "floor_share": round(floor / typical["ours"], 3),
+        "seconds_a_step": {name: round(value, 4) for name, value in typical.items()},
+        "floor_seconds_a_step": round(floor, 4),
+        "convolution_gflop_a_step": round(log.flops / ROUND / 1e9, 2),
+        "stolen": stolen.share(),
+        "settings": {
+            "resolution": resolution,
+            "channel_base": channel_base,
+            "channel_max": channel_max,
+            "batch_size": batch_size,
+            "repeats": repeats,
+            "threads": threads,
+            "device": device if device == "cpu" else torch.cuda.get_device_name(),
+            "torch": torch.__version__,
+        },
+    }
+
+
+def _paired(baseline: list[float], ours: list[float]) -> float:
+    return median(b / o for b, o in zip(baseline, ours, strict=True))
+
+
+def _difference(ours: StyleGAN2Recipe, oracle: TextbookRecipe, images: Tensor) -> float:
+    """Largest relative difference of a phase's gradient (as one vector) at the same weights and draws."""
+    batch = MicroBatch({"images": images}, Draws(ours.seed, 0, 0), 0)
+    errors = []
+    for our_phase, their_phase in zip(ours.phases, oracle.phases, strict=True):
+        mine, theirs = (_gradient(phase, batch) for phase in (our_phase, their_phase))
+        errors.append(float((mine - theirs).norm() / theirs.norm()))
+    return max(errors)
+
+
+def _gradient(phase: Phase, batch: MicroBatch) -> Tensor:
+    phase.loss(batch).loss.backward()
+    gradient = flatten(phase.parameters, {}).double()
+    for parameter in phase.parameters:
+        parameter.grad = None
+    return gradient
