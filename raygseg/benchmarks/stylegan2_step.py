@@ -24,6 +24,7 @@ from raygseg.data.sources import open_pictures
 from raygseg.data.streams import PictureStream
 from raygseg.engine.gradients import flatten
 from raygseg.engine.loop import Trainer
+from raygseg.engine.process import use_cpu
 from raygseg.interfaces import Draws, MicroBatch, Phase
 from raygseg.methods.stylegan2.training import StyleGAN2Recipe, build_recipe
 
@@ -103,7 +104,7 @@ def run(
     uses, over the time of our step.
     """
     previous = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    use_cpu(threads)  # for both sides
     stolen = StolenTime()
     config = gan_config(resolution, channel_base, channel_max, batch_size, "fp32")
     bf16 = gan_config(resolution, channel_base, channel_max, batch_size, "bf16")

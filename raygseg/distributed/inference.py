@@ -74,9 +74,9 @@ class _SegmentActor:
     """What one actor runs. Errors meant for users come back as values: Ray would wrap them beyond reading."""
 
     def __init__(self, make_worker: WorkerFactory, threads: int) -> None:
-        import torch
+        from raygseg.engine.process import use_cpu
 
-        torch.set_num_threads(threads)
+        use_cpu(threads)
         self._failure: RaygsegError | None = None
         try:
             self._worker = make_worker()

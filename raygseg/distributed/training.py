@@ -38,6 +38,7 @@ from raygseg.distributed.worker_errors import own_error
 from raygseg.engine.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from raygseg.engine.gradients import ProcessGroup
 from raygseg.engine.loop import Clock, Hooks, Trainer, Training, train_loop
+from raygseg.engine.process import use_cpu
 from raygseg.errors import MissingEnvironmentError, RaygsegError, StorageError, TrainingError
 
 log = logging.getLogger(__name__)
@@ -227,7 +228,7 @@ def _train_worker(arguments: Mapping[str, Any]) -> None:
 
 def _train(job: Job, board: Any, stop: StopFlag) -> None:
     runtime = Runtime.model_validate(job.runtime)
-    torch.set_num_threads(runtime.threads)
+    use_cpu(runtime.threads)
     device = ray.train.torch.get_device()
     training = load_factory(job.factory)(job.config, str(device))
     trainer = Trainer(training.recipe, training.stream, ProcessGroup())

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
-
 from raygseg.config.schema import Runtime
 from raygseg.engine.checkpoint import CheckpointFolder
 from raygseg.engine.loop import Clock, Hooks, Trainer, train_loop
+from raygseg.engine.process import use_cpu
 from raygseg.interfaces import Recipe, Stream
 
 
@@ -76,7 +75,7 @@ def run_local(
         FingerprintError, TrainingError, StorageError.
     """
     runtime = runtime or Runtime()
-    torch.set_num_threads(runtime.threads)
+    use_cpu(runtime.threads)
     checkpoints = CheckpointFolder(folder, runtime.keep_checkpoints, best_by, fingerprint)
     trainer = Trainer(recipe, stream)
     found = checkpoints.latest()

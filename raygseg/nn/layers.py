@@ -13,9 +13,13 @@ from raygseg.nn.resampling import conv_down, downsample
 SQRT2 = math.sqrt(2.0)
 
 
-def scaled_leaky_relu(x: Tensor, gain: float = 1.0) -> Tensor:
-    """Leaky ReLU (slope 0.2) times sqrt(2) times `gain`."""
-    return F.leaky_relu(x, 0.2) * (SQRT2 * gain)
+def leaky_relu_in_place(x: Tensor) -> Tensor:
+    """Leaky ReLU (slope 0.2), overwriting its argument.
+
+    The activation's gain sqrt(2) is not here: leaky ReLU is positively homogeneous, so callers scale
+    the weights and the bias before it instead, which spares a pass over the maps each way.
+    """
+    return F.leaky_relu(x, 0.2, inplace=True)
 
 
 class EqualLinear(nn.Module):
@@ -43,8 +47,9 @@ class EqualLinear(nn.Module):
         self.activate = activate
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
-        return scaled_leaky_relu(y) if self.activate else y
+        gain = SQRT2 if self.activate else 1.0
+        y = F.linear(x, self.weight * (self.weight_gain * gain), self.bias * (self.bias_gain * gain))
+        return leaky_relu_in_place(y) if self.activate else y
 
 
 class EqualConv(nn.Module):
@@ -70,15 +75,13 @@ class EqualConv(nn.Module):
         self.kernel, self.down, self.activate = kernel, down, activate
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        weight = (self.weight * self.weight_gain).to(x.dtype)
-        bias = None if self.bias is None else self.bias.to(x.dtype)
+        gain = gain * SQRT2 if self.activate else gain
+        weight = (self.weight * (self.weight_gain * gain)).to(x.dtype)
+        bias = None if self.bias is None else (self.bias * gain).to(x.dtype)
         if self.down and self.kernel == 1:
             y = F.conv2d(downsample(x), weight, bias)
         elif self.down:
-            y = conv_down(x, weight)
-            y = y if bias is None else y + bias[:, None, None]
+            y = conv_down(x, weight, bias)
         else:
             y = F.conv2d(x, weight, bias, padding=self.kernel // 2)
-        if self.activate:
-            return scaled_leaky_relu(y, gain)
-        return y if gain == 1.0 else y * gain
+        return leaky_relu_in_place(y) if self.activate else y

@@ -59,6 +59,6 @@ def conv_up(x: Tensor, weight: Tensor) -> Tensor:
     return fir_filter(grown, 1, gain=4.0)
 
 
-def conv_down(x: Tensor, weight: Tensor) -> Tensor:
+def conv_down(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """3 x 3 convolution that halves the size: the FIR with padding (2, 2) (H + 1), then stride 2."""
-    return F.conv2d(fir_filter(x, 2), weight, stride=2)
+    return F.conv2d(fir_filter(x, 2), weight, bias, stride=2)

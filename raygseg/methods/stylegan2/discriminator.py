@@ -22,7 +22,8 @@ def minibatch_stddev(x: Tensor, group_size: int) -> Tensor:
     group = min(group_size, n)
     assert n % group == 0, f"batch {n} is not a multiple of the stddev group {group}"
     y = x.reshape(group, n // group, -1)
-    deviation = (y.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=1)
+    y = y - y.mean(dim=0)
+    deviation = (y.square().mean(dim=0) + 1e-8).sqrt().mean(dim=1)
     channel = deviation.repeat(group).reshape(n, 1, 1, 1).expand(n, 1, h, w)
     return torch.cat([x, channel], dim=1)
 

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raygseg.benchmarks.support import textbook
 from raygseg.nn.layers import EqualConv, EqualLinear
-from raygseg.nn.modulation import demodulation, modulated_conv
+from raygseg.nn.modulation import StyledConv, ToImage, conv_of_scaled, demodulation
 from raygseg.nn.resampling import conv_down, conv_up, downsample, fir_kernel, upsample
 
 
@@ -65,6 +66,10 @@ def fused_modulated_conv(x: Tensor, weight: Tensor, styles: Tensor, gain: float)
     return y.reshape(n, -1, h, w)
 
 
+def modulated_conv(x: Tensor, weight: Tensor, styles: Tensor, up: bool = False) -> Tensor:
+    return conv_of_scaled(x, weight, styles, up=up) * demodulation(weight, styles)[:, :, None, None]
+
+
 @pytest.mark.parametrize("gain", [1.0, 1 / 45**0.5])
 def test_modulation_without_per_sample_weights_equals_the_fused_form(gain: float) -> None:
     rng = torch.Generator().manual_seed(3)
@@ -80,6 +85,40 @@ def test_modulation_without_per_sample_weights_equals_the_fused_form(gain: float
         strict=True,
     ):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_layers_equal_their_textbook_form_up_to_second_derivatives(up: bool) -> None:
+    """Folded gains, one pass for demodulation and noise, and overwriting change nothing but the rounding."""
+    rng = torch.Generator().manual_seed(5)
+    conv, colour = StyledConv(6, 4, 8, 16, up=up).double(), ToImage(4, 3, 8).double()
+    for parameter in [*conv.parameters(), *colour.parameters()]:
+        parameter.data += torch.randn(parameter.shape, generator=rng, dtype=torch.float64)
+    size = 8 if up else 16
+    x = torch.randn(3, 6, size, size, generator=rng, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(3, 8, generator=rng, dtype=torch.float64, requires_grad=True)
+    noise = torch.randn(3, 1, 16, 16, generator=rng, dtype=torch.float64)
+
+    def ours() -> tuple[Tensor, Tensor]:
+        y = conv(x, w, noise)
+        return y, colour(y, w).double()
+
+    def theirs() -> tuple[Tensor, Tensor]:
+        y = textbook.styled_conv(conv, x, w, noise)
+        styles = colour.affine(w) * colour.weight_gain
+        image = textbook.modulated_conv(y, colour.weight, styles, demodulate=False, up=False)
+        return y, image.float().double() + colour.bias[:, None, None]
+
+    inputs = [x, w, *conv.parameters(), *colour.parameters()]
+    for a, b in zip(_two_orders(*ours(), inputs), _two_orders(*theirs(), inputs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def _two_orders(y: Tensor, image: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    """Values, gradients of a quadratic, and gradients of the squared norm of those (as path length has)."""
+    first = torch.autograd.grad(y.square().sum() + image.pow(3).mean(), inputs, create_graph=True)
+    second = torch.autograd.grad(sum(g.square().mean() for g in first[:2]), inputs, allow_unused=True)  # type: ignore[arg-type]
+    return [y, image, *first, *(g for g in second if g is not None)]
 
 
 def test_demodulated_weights_have_unit_norm() -> None:
