@@ -210,7 +210,7 @@ class Trial:
 
         output = self.output / arm / f"evaluation-{name}"
         sources = (f"model={self.output / arm / 'bundle'}", f"data={self.data}/{SETS[name]}", f"output={output}")
-        config = self.load("evaluate.yaml", *sources)
+        config = self.load("evaluate.yaml", *sources, self.where(name)[-1])
         assert isinstance(config, EvaluateConfig)
         result = evaluate(config)
         return {

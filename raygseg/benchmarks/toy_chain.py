@@ -89,7 +89,12 @@ def _arm(cell: _Cell, arm: str, generator: str, oracle: str, settings: dict[str,
         file, data = "segmenter-full.yaml", "pairs="
     trained = train(load_config(CONFIGS / file, [*overrides, data]))
     config = load_config(
-        CONFIGS / "evaluate.yaml", [f"model={trained.bundle_path}", f"output={cell.folder / arm / 'evaluation'}"]
+        CONFIGS / "evaluate.yaml",
+        [
+            f"model={trained.bundle_path}",
+            f"output={cell.folder / arm / 'evaluation'}",
+            f"runtime.tracking_uri=sqlite:///{cell.folder / 'mlflow.db'}",
+        ],
     )
     assert isinstance(config, EvaluateConfig)
     result = evaluate(config)

@@ -20,6 +20,7 @@ from raygseg.errors import DataError, RegistryError
 from raygseg.interfaces import Segmenter
 from raygseg.labels import LabelSpace
 from raygseg.metrics.scoreboard import Scoreboard, Scores
+from raygseg.pipelines.evaluation_run import track_evaluation
 from raygseg.pipelines.segment import usable_device
 from raygseg.viz.evaluation_page import overlay_section, score_sections, skipped_section
 from raygseg.viz.extremes import Extremes
@@ -47,6 +48,7 @@ class EvaluateResult:
         pictures: how many were scored. skipped: how many could not be read.
         output: the folder. files: what was written there, by purpose.
         promotion: what happened to the champion alias; empty where none was asked for.
+        run_id: of the evaluation in the experiment store; empty where the store did not answer.
     """
 
     metrics: dict[str, float]
@@ -58,6 +60,7 @@ class EvaluateResult:
     output: str
     files: dict[str, str]
     promotion: str = ""
+    run_id: str = ""
 
 
 def evaluate(
@@ -66,7 +69,7 @@ def evaluate(
     data: LabelledSet | None = None,
     progress: Progress | None = None,
 ) -> EvaluateResult:
-    """Score `config.model` on `config.data`; writes metrics.json, parts.csv, overlays and report.html.
+    """Score `config.model` on `config.data`; writes metrics.json, parts.csv, overlays and report.html, and records it.
 
     Args:
         config: what to score and how.
@@ -102,6 +105,7 @@ def evaluate(
     promotion = _promote(config, version, scores.figures[DECIDING_METRIC], fingerprint) if version else ""
     record = _record(config, scores, data, fingerprint, time.perf_counter() - began, promotion)
     files = _write(config, scores, data, extremes.sheets(), record)
+    run_id = track_evaluation(config, output_place(config), record, files)
     return EvaluateResult(
         metrics=scores.figures,
         iou={part.name: part.iou for part in scores.parts},
@@ -112,6 +116,7 @@ def evaluate(
         output=output_place(config),
         files=files,
         promotion=promotion,
+        run_id=run_id,
     )
 
 

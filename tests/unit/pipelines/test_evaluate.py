@@ -19,6 +19,7 @@ from raygseg.data.sources import open_labelled
 from raygseg.errors import DataError, RegistryError
 from raygseg.interfaces import Picture, Segmentation
 from raygseg.labels import LabelSpace
+from raygseg.pipelines import evaluate as evaluate_module
 from raygseg.pipelines.evaluate import evaluate
 
 LABELS = LabelSpace(("background", "red", "green", "blue"), void=255)
@@ -73,6 +74,33 @@ def config(folder: Path, **changes: object) -> EvaluateConfig:
     output = str(folder.parent / "out")
     values = {"name": "check", "model": "bundle", "data": str(folder), "output": output, "bootstrap": 50}
     return EvaluateConfig.model_validate(values | changes)
+
+
+@pytest.fixture(autouse=True)
+def recorded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the test that is about the store has one: making it takes seconds."""
+    if "store" not in request.fixturenames:
+        monkeypatch.setattr(evaluate_module, "track_evaluation", lambda *_: "")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.mark.timeout(120)
+def test_an_evaluation_is_a_run_of_the_experiment_store(folder: Path, store: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    wanted = config(folder, runtime={"tracking_uri": store})
+    first = evaluate(wanted, ColourSegmenter(blind=3))
+    run = MlflowClient(store).get_run(first.run_id)
+    assert run.info.status == "FINISHED" and run.data.params["boundary_tolerance"] == "0.01"
+    assert run.data.metrics["miou"] == pytest.approx(first.metrics["miou"])
+    assert run.data.metrics["iou.blue"] == 0 and run.inputs.dataset_inputs[0].dataset.digest
+    assert "report.html" in {file.path for file in MlflowClient(store).list_artifacts(first.run_id)}
+    assert evaluate(wanted, ColourSegmenter(blind=3)).run_id == first.run_id
+    assert evaluate(wanted, ColourSegmenter(blind=2)).run_id not in ("", first.run_id)  # other figures, another run
 
 
 def test_a_perfect_segmenter_scores_one_at_every_size(folder: Path) -> None:
