@@ -1,4 +1,4 @@
-"""The verbs around trained things: sample, segment, pull, inspect."""
+"""The verbs around trained things: sample, segment, import, pull, inspect."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the application."""
     app.command(rich_help_panel=PANEL)(sample)
     app.command(rich_help_panel=PANEL)(segment)
+    app.command("import", rich_help_panel=PANEL)(import_)
     app.command(rich_help_panel=PANEL)(pull)
     app.command(rich_help_panel=PANEL)(inspect)
 
@@ -84,6 +85,26 @@ def segment(
             progress=progress,
         )
     show_facts("[bold green]segmented[/]", brief(result))
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(help="NVIDIA .pkl or rosinality .pt.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.", show_default=False)],
+    discriminator: Annotated[str, typer.Option(help="Folder to make for the discriminator too.")] = "",
+    raw: Annotated[bool, typer.Option("--raw", help="The weights as trained, not their moving average.")] = False,
+) -> None:
+    """Make a generator bundle of public StyleGAN2 weights. Runs nothing from the file.
+
+    Read are snapshots of stylegan2-ada-pytorch, of stylegan3 with its stylegan2
+    configuration, and checkpoints of rosinality's stylegan2-pytorch.
+
+    [bold]Example[/]
+
+      raygseg import network-snapshot.pkl --output runs/imported
+    """
+    from raygseg.pipelines.import_weights import import_weights
+
+    show_facts("[bold green]imported[/]", brief(import_weights(file, output, raw=raw, discriminator=discriminator)))
 
 
 def pull(
