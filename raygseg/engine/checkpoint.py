@@ -45,6 +45,11 @@ def checkpoint_name(nimg: int) -> str:
     return f"{PREFIX}{nimg:09d}"
 
 
+def checkpoint_nimg(name: str) -> int:
+    """Pictures seen, from a checkpoint's name."""
+    return int(name.removeprefix(PREFIX).split("-")[0])
+
+
 def write_checkpoint(uri: str, state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Write the two files below `uri`; `facts` are JSON values (nimg, fingerprint, metrics, ...)."""
     tensors, skeleton = state_tree.split(state)

@@ -26,6 +26,7 @@ from raygseg.errors import ConfigError, TrainingError
 from raygseg.pipelines import kinds, run_folder
 from raygseg.pipelines.plan import plan as plan
 from raygseg.pipelines.registry import register
+from raygseg.pipelines.watch import Watch
 from raygseg.tracking.cards import model_card
 from raygseg.tracking.hooks import TrackingHook
 from raygseg.tracking.identity import RunSettings
@@ -103,6 +104,7 @@ class Outside:
         )
         self.hook = TrackingHook(settings)
         self.hook.start()
+        self.watch = Watch(config, folder)
         self.total = total_kimg(config)
         self.progress = progress
         self.nimg = 0
@@ -118,6 +120,7 @@ class Outside:
     def tick(self, nimg: int, metrics: Mapping[str, float]) -> None:
         self.nimg, self.metrics = nimg, dict(metrics)
         self.hook.on_tick(nimg, metrics)
+        self.watch.tick(nimg, metrics)
         if self.progress is not None:
             self.progress(STAGE, nimg / 1000, self.total, metrics)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raygseg.config.schema import GanConfig
@@ -22,14 +23,24 @@ from raygseg.methods.stylegan2.losses import (
 )
 from raygseg.nn.adaptive_augment import augment
 from raygseg.nn.ema import ema_beta, update_ema
-from raygseg.seeding import derive_seed
+from raygseg.seeding import derive_seed, torch_rng
 
+SPREAD_PICTURES = 16
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def to_signed(images: Tensor) -> Tensor:
     """uint8 [0, 255] -> float [-1, 1] (spec A1)."""
     return images.to(torch.float32) / 127.5 - 1
+
+
+def spread(images: Tensor) -> Tensor:
+    """How much pictures [N, C, H, W] differ from one another: standard deviation over N at 8 x 8, averaged.
+
+    At that size per-pixel noise does not count as variety; clamped, neither does what nobody would see.
+    """
+    small = F.adaptive_avg_pool2d(images.clamp(-1, 1), min(8, images.shape[2]))
+    return small.var(dim=0, unbiased=False).mean().sqrt()
 
 
 def lazy_adam(parameters: Sequence[nn.Parameter], lr: float, interval: int) -> torch.optim.Adam:
@@ -107,7 +118,8 @@ class StyleGAN2Recipe:
             ws, _ = self._codes(batch.draws, "Dmain", self.micro_batch)
             fake = self._synthesise(ws, batch.draws, "Dmain", self.dtype)
         fake_logits = self._judge(fake, batch.draws, "Dmain/fake", self.dtype)
-        real_logits = self._judge(to_signed(batch.data["images"]), batch.draws, "Dmain/real", self.dtype)
+        real = to_signed(batch.data["images"])
+        real_logits = self._judge(real, batch.draws, "Dmain/real", self.dtype)
         loss = discriminator_loss(fake_logits, real_logits)
         return PhaseLoss(
             loss,
@@ -116,6 +128,7 @@ class StyleGAN2Recipe:
                 "logit/real": real_logits.mean(),
                 "logit/fake": fake_logits.mean(),
                 "sign/real": real_logits.sign().mean(),
+                "spread/real": spread(real),
             },
         )
 
@@ -192,7 +205,14 @@ class StyleGAN2Recipe:
         return [phase for phase in self.phases if phase.interval == 1 and phase.name.endswith("main")]
 
     def progress(self) -> dict[str, float]:
-        return {"augment_p": self.controller.p, "path_mean": float(self.path_mean)}
+        return {"augment_p": self.controller.p, "path_mean": float(self.path_mean), "spread/fake": self._spread()}
+
+    @torch.no_grad()
+    def _spread(self) -> float:
+        """Of generated pictures that differ in their latents only: all have the constant noise."""
+        z = torch.randn(SPREAD_PICTURES, self.generator.z_dim, generator=torch_rng(self.seed, "spread")).to(self.device)
+        ws = self.generator.mapping(z)[:, None].expand(-1, self.generator.num_ws, -1)
+        return float(spread(self.generator.synthesis(ws).images))
 
 
 def build_recipe(config: GanConfig, device: torch.device | str = "cpu") -> StyleGAN2Recipe:
