@@ -1,7 +1,7 @@
 """What a run would do, without doing it: `--dry-run`.
 
-Networks are built to be counted; data is not read. Memory is what parameters, gradients, optimisers,
-the average and a checkpoint's copy take; activations come on top and depend on the micro-batch.
+Networks are built to be counted; data is not read. Memory is what parameters, gradients, optimisers
+and the average take, and for a GAN what the hungriest phase of a step adds for one micro-batch.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BYTES = 4  # weights, gradients and optimiser states are float32 whatever the precision of the convolutions
 COPIES_TRAINED = 6  # weight, gradient, flat gradient, two moments of Adam, average
+PROCESS_BYTES = 300 * 2**20  # Python, torch and its threads before anything is trained
 COPIES_SAVED = 4  # of a checkpoint: weight, two moments, average
 UNKNOWN = "known when its input is there"
 
@@ -56,11 +57,33 @@ def _networks(config: Run) -> dict[str, Any]:
         return {"parameters": f"{UNKNOWN}: {error.message}"}
     counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
     total = sum(counts.values())
-    memory = {
-        "training without activations": f"{total * BYTES * COPIES_TRAINED / 2**20:.0f} MiB a worker",
-        "a checkpoint": f"{total * BYTES * COPIES_SAVED / 2**20:.0f} MiB",
-    }
+    standing = total * BYTES * COPIES_TRAINED
+    memory = {"training without activations": f"{_mib(standing)} a worker"}
+    if isinstance(config, GanConfig):
+        phase, peak = _peak(config)
+        memory[f"activations at their peak ({phase})"] = f"{_mib(peak)} a worker"
+        memory["in all"] = (
+            f"{_mib(standing + peak)} of a GPU, or {_mib(standing + peak + PROCESS_BYTES)} of a CPU worker"
+        )
+    memory["a checkpoint"] = _mib(total * BYTES * COPIES_SAVED)
     return {"parameters": counts, "memory": memory}
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:,.0f} MiB"
+
+
+def _peak(config: GanConfig) -> tuple[str, int]:
+    """The phase that takes the most memory for one micro-batch, and how many bytes."""
+    import torch
+
+    from raygseg.engine.memory import step_peak_bytes
+    from raygseg.methods.stylegan2.training import build_recipe
+
+    resolution = config.data.resolution
+    images = torch.empty(config.schedule.micro, 3, resolution, resolution, dtype=torch.uint8, device="meta")
+    peaks = step_peak_bytes(build_recipe(config, "meta"), {"images": images})
+    return max(peaks.items(), key=lambda item: item[1])
 
 
 def _built(config: Run) -> dict[str, nn.Module]:
