@@ -11,7 +11,7 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from rich.console import Console
@@ -96,6 +96,16 @@ def show_facts(title: str, facts: Any) -> None:
     table.add_column(overflow="fold")
     for name, value in _dotted(plain(facts)):
         table.add_row(escape(name), escape(value))
+    stdout().print(table)
+
+
+def show_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """A line a row; the first row's keys are the columns."""
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2))
+    for name in rows[0] if rows else ():
+        table.add_column(escape(name), justify="right")
+    for row in rows:
+        table.add_row(*(escape(str(value)) for value in row.values()))
     stdout().print(table)
 
 

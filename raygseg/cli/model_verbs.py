@@ -1,4 +1,4 @@
-"""The verbs around trained things: sample, segment, import, pull, inspect."""
+"""The verbs around trained things: sample, fidelity, report, segment, import, pull, inspect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from raygseg.cli.console import Reporter, json_text, show_facts
+from raygseg.cli.console import Reporter, json_text, show_facts, show_table
 from raygseg.cli.run_verbs import brief
 
 PANEL = "Use what was trained"
@@ -18,6 +18,8 @@ MODEL = "A bundle: folder, s3://bucket/prefix or models:/NAME@alias."
 def register(app: typer.Typer) -> None:
     """Add the verbs to the application."""
     app.command(rich_help_panel=PANEL)(sample)
+    app.command(rich_help_panel=PANEL)(fidelity)
+    app.command(rich_help_panel=PANEL)(report)
     app.command(rich_help_panel=PANEL)(segment)
     app.command("import", rich_help_panel=PANEL)(import_)
     app.command(rich_help_panel=PANEL)(pull)
@@ -27,21 +29,33 @@ def register(app: typer.Typer) -> None:
 def sample(
     generator: Annotated[str, typer.Argument(help="Generator. " + MODEL, show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.", show_default=False)],
-    count: Annotated[int, typer.Option("--count", "-k", min=1, help="How many pictures to label.")] = 10,
-    seed: Annotated[int, typer.Option(help="Candidates follow from it.")] = 0,
+    count: Annotated[int, typer.Option("--count", "-k", min=0, help="Pictures; 0: 10 to label, a usual sheet.")] = 0,
+    seed: Annotated[int, typer.Option(help="Candidates, or the pictures of a sheet, follow from it.")] = 0,
     truncation_psi: Annotated[float, typer.Option(min=0.0, help="1: full variety; less: more typical.")] = 1.0,
     candidates: Annotated[int, typer.Option(min=1, help="Pictures among which to pick the most diverse.")] = 256,
     labeller: Annotated[str, typer.Option(help="A segmenter that paints the masks in place of a person.")] = "",
+    sheet: Annotated[str, typer.Option(help="Only draw one picture: grid, truncation or interpolation.")] = "",
 ) -> None:
     """Export a few diverse generated pictures with their seeds, to be labelled with any tool.
 
     For each images/SEED.png paint a masks/SEED.png of class indices, fill in
     labels.json, and train a head on the folder: samples=to-label.
 
-    [bold]Example[/]
+    With [cyan]--sheet[/], one PNG to look at instead: a grid, what truncation does,
+    or the way from picture to picture. A checkpoint is a generator too.
+
+    [bold]Examples[/]
 
       raygseg sample models:/toy-gan@champion --count 10 --output to-label
+      raygseg sample runs/cars/checkpoint-000100000 --sheet truncation --output cars.png
     """
+    if sheet:
+        from raygseg.pipelines.sheets import draw_sheet
+
+        place = draw_sheet(generator, sheet, str(output), count=count, seed=seed, truncation_psi=truncation_psi)
+        show_facts("[bold green]drawn[/]", {"sheet": place})
+        return
+    count = count or 10
     from raygseg.pipelines.sample import sample_for_labelling
 
     result = sample_for_labelling(
@@ -53,6 +67,65 @@ def sample(
 
         facts["masks"] = label_exported(output, labeller)
     show_facts("[bold green]sampled[/]", facts)
+
+
+def fidelity(
+    generator: Annotated[str, typer.Argument(help="Bundle, checkpoint, or a run's folder.", show_default=False)],
+    pictures: Annotated[str, typer.Argument(help="Real pictures: folder, Parquet, s3://, toy://", show_default=False)],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder of fidelity.jsonl; a run's is known.")] = "",
+    count: Annotated[int, typer.Option("--count", "-k", min=4, help="Generated pictures to compare.")] = 5000,
+    network: Annotated[str, typer.Option(help="Whose features: vgg16.")] = "vgg16",
+    weights: Annotated[str, typer.Option(help="File of its weights; else RAYGSEG_DATA is searched.")] = "",
+    truncation_psi: Annotated[float, typer.Option(min=0.0, help="1: full variety.")] = 1.0,
+    limit: Annotated[int, typer.Option(min=0, help="Only the first so many real pictures; 0: all.")] = 0,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Quicker; moves the figures a little.")] = False,
+    actors: Annotated[int, typer.Option(min=0, help="Ray actors; 0: as the number of pictures asks for.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """How close generated pictures are to real ones: FID, KID, precision and recall.
+
+    Of a run's folder every checkpoint is measured, and those measured before are
+    not measured again. Figures of other networks, sizes or counts do not compare.
+
+    [bold]Examples[/]
+
+      raygseg fidelity runs/cars photos/cars
+      raygseg fidelity models:/toy-gan@champion 'toy://default?count=5000&seed=1' --count 5000
+    """
+    from raygseg.pipelines.fidelity import fidelity as run
+    from raygseg.pipelines.fidelity import table
+
+    with Reporter() as progress:
+        results = run(
+            generator,
+            pictures,
+            output,
+            count=count,
+            network=network,
+            weights=weights,
+            truncation_psi=truncation_psi,
+            limit=limit,
+            precision="bf16" if bf16 else "fp32",
+            actors=actors,
+            device=device,
+            progress=progress,
+        )
+    show_table(f"{results[0].metric}: {results[0].fakes:,} generated, {results[0].reals:,} real", table(results))
+
+
+def report(
+    run: Annotated[str, typer.Argument(help="A run's folder.", show_default=False)],
+    output: Annotated[str, typer.Option("--output", "-o", help="file.html; else report.html in the folder.")] = "",
+) -> None:
+    """Draw a training run as one page: curves, sample grids, configuration.
+
+    [bold]Example[/]
+
+      raygseg report runs/toy-gan
+    """
+    from raygseg.pipelines.run_report import run_report
+
+    show_facts("[bold green]drawn[/]", {"page": run_report(run, output)})
 
 
 def segment(

@@ -31,6 +31,11 @@ class Runtime(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the networks live")
     threads: PositiveInt = Field(1, description="CPU threads and Ray CPUs of each worker")
     in_process: bool = Field(False, description="run in this process, without Ray (one worker)")
+    recompute_from: int = Field(
+        0,
+        ge=0,
+        description="GAN blocks from this resolution on compute activations again instead of keeping them; 0: none",
+    )
     max_failures: int = Field(3, ge=-1, description="worker failures to survive; -1: any number")
     tick_kimg: Positive = Field(1.0, description="a status line and metrics every so many kimg")
     checkpoint_kimg: Positive = Field(10.0, description="a checkpoint every so many kimg")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from raygseg.nn.resampling import conv_down, downsample
 
@@ -20,6 +23,16 @@ def leaky_relu_in_place(x: Tensor) -> Tensor:
     the weights and the bias before it instead, which spares a pass over the maps each way.
     """
     return F.leaky_relu(x, 0.2, inplace=True)
+
+
+def recomputed(function: Callable[..., Any], *arguments: Any) -> Any:
+    """function(*arguments), whose inner activations are dropped and computed again in the backward pass.
+
+    The function must not draw random numbers. Gradients of any order are those of a plain call.
+    """
+    if not torch.is_grad_enabled():
+        return function(*arguments)
+    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
 
 
 class EqualLinear(nn.Module):

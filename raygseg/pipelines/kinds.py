@@ -19,6 +19,7 @@ from raygseg.data.picture_sets import LabelledSet, PictureSet, data_fingerprint
 from raygseg.data.sources import open_labelled, open_pictures
 from raygseg.data.splits import nested_subset
 from raygseg.data.streams import LabelledStream, PictureStream
+from raygseg.engine.checkpoint import PREFIX, read_checkpoint
 from raygseg.errors import CheckpointError, ConfigError, DataError
 from raygseg.interfaces import Generator, PairSampler, Segmenter
 
@@ -77,7 +78,7 @@ def segmenter_from(bundle: Bundle, device: str = "cpu") -> Segmenter:
 
 
 def load_generator(uri: str | Path, tracking_uri: str = "", device: str = "cpu") -> Generator:
-    """From a folder, `s3://` or `models:/NAME@alias`."""
+    """From a folder, `s3://` or `models:/NAME@alias`; also the running mean in a checkpoint of `train gan`."""
     return generator_from(_open(uri, tracking_uri), device)
 
 
@@ -92,11 +93,26 @@ def load_segmenter(uri: str | Path, tracking_uri: str = "", device: str = "cpu")
 
 
 def _open(uri: str | Path, tracking_uri: str) -> Bundle:
+    if is_checkpoint(str(uri)):
+        return _bundle_of_checkpoint(str(uri).rstrip("/"))
     if Path(uri).is_dir():
         return read_bundle(uri)
     from raygseg.tracking.retrieval import resolve
 
     return read_bundle(resolve(str(uri), tracking_uri))
+
+
+def is_checkpoint(uri: str) -> bool:
+    """Whether `uri` names a checkpoint by its form: PLACE/checkpoint-NUMBER."""
+    return uri.rstrip("/").rsplit("/", 1)[-1].startswith(PREFIX)
+
+
+def _bundle_of_checkpoint(place: str) -> Bundle:
+    """What a run would leave behind if it had ended at this checkpoint."""
+    from raygseg.pipelines.run_folder import config_of
+
+    checkpoint = read_checkpoint(place)
+    return make_bundle(config_of(place.rpartition("/")[0] or "."), checkpoint.state["recipe"])
 
 
 # --- training ------------------------------------------------------------------------------------

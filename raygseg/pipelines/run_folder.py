@@ -7,12 +7,15 @@ RUN/config.yaml   the whole resolved configuration of the last start, which `ray
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
-from raygseg.config.loader import changed_keys, fingerprint, identity, resolved_yaml
+from raygseg.config.loader import changed_keys, fingerprint, identity, load_config, resolved_yaml
 from raygseg.config.schema import Run
 from raygseg.data import object_store
 from raygseg.errors import DataError, FingerprintError
+from raygseg.tracking.identity import RunSettings
 
 RECORD, CONFIG = "run.json", "config.yaml"
 
@@ -54,3 +57,28 @@ def _check(record: str, folder: str, config: Run) -> None:
         f"{folder} holds a run of another configuration; changed keys:\n    " + "\n    ".join(changes),
         f"choose another name or runtime.output, delete that folder, or go back to its {CONFIG}",
     )
+
+
+def tracking_settings(config: Run, folder: str) -> RunSettings:
+    """Which run of the experiment store `folder` is."""
+    return RunSettings(
+        name=config.name,
+        fingerprint=fingerprint(config),
+        tracking_uri=config.runtime.tracking_uri,
+        experiment=config.runtime.experiment,
+        run_dir=folder,
+        config=config.model_dump(mode="json"),
+        tags={"kind": config.kind},
+    )
+
+
+def config_of(folder: str) -> Run:
+    """What the run in `folder` was told at its last start. DataError where the folder is not a run's."""
+    for name in (RECORD, CONFIG):
+        if not object_store.exists(object_store.join(folder, name)):
+            raise DataError(f"{folder} is not the folder of a run: no {name}", "name runs/NAME of `raygseg train`")
+    place = object_store.join(folder, CONFIG)
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch, CONFIG)
+        copy.write_bytes(object_store.read_bytes(place))
+        return load_config(copy)

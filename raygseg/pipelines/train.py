@@ -29,7 +29,6 @@ from raygseg.pipelines.registry import register
 from raygseg.pipelines.watch import Watch
 from raygseg.tracking.cards import model_card
 from raygseg.tracking.hooks import TrackingHook
-from raygseg.tracking.identity import RunSettings
 
 Progress = Callable[[str, float, float, Mapping[str, float]], None]  # (stage, done, total, facts)
 FACTORY = "raygseg.pipelines.kinds:make_training"
@@ -93,16 +92,7 @@ class Outside:
     """Where a run's ticks and pictures go: the tracking store and the caller's progress."""
 
     def __init__(self, config: Run, folder: str, progress: Progress | None) -> None:
-        settings = RunSettings(
-            name=config.name,
-            fingerprint=fingerprint(config),
-            tracking_uri=config.runtime.tracking_uri,
-            experiment=config.runtime.experiment,
-            run_dir=folder,
-            config=config.model_dump(mode="json"),
-            tags={"kind": config.kind},
-        )
-        self.hook = TrackingHook(settings)
+        self.hook = TrackingHook(run_folder.tracking_settings(config, folder))
         self.hook.start()
         self.watch = Watch(config, folder)
         self.total = total_kimg(config)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from raygseg.methods.stylegan2.generator import channels_at, check_resolution
-from raygseg.nn.layers import EqualConv, EqualLinear
+from raygseg.nn.layers import EqualConv, EqualLinear, recomputed
 
 SQRT_HALF = math.sqrt(0.5)
 
@@ -44,7 +44,11 @@ class ResidualBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Pictures [N, C, R, R] in [-1, 1] -> logits [N, 1]; the 4 x 4 epilogue is always fp32."""
+    """Pictures [N, C, R, R] in [-1, 1] -> logits [N, 1]; the 4 x 4 epilogue is always fp32.
+
+    Attributes:
+        recompute_from: as in `generator.Synthesis`.
+    """
 
     def __init__(
         self,
@@ -59,7 +63,7 @@ class Discriminator(nn.Module):
         widths = {2**i: channels_at(2**i, channel_base, channel_max) for i in range(log2, 1, -1)}
         self.from_image = EqualConv(image_channels, widths[resolution], 1)
         self.blocks = nn.ModuleList(ResidualBlock(widths[r], widths[r // 2]) for r in list(widths)[:-1])
-        self.mbstd_group = mbstd_group
+        self.mbstd_group, self.recompute_from = mbstd_group, 0
         self.conv = EqualConv(widths[4] + 1, widths[4], 3)
         self.dense = EqualLinear(widths[4] * 16, widths[4], activate=True)
         self.out = EqualLinear(widths[4], 1)
@@ -67,7 +71,7 @@ class Discriminator(nn.Module):
     def forward(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         x = self.from_image(images.to(dtype).contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
-            x = block(x)
+            x = recomputed(block, x) if 0 < self.recompute_from <= x.shape[2] else block(x)
         x = self.conv(minibatch_stddev(x.float().contiguous(), self.mbstd_group))
         logits: Tensor = self.out(self.dense(x.flatten(1)))
         return logits

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from raygseg.errors import ConfigError
 from raygseg.interfaces import FeatureLayer, Rendering
-from raygseg.nn.layers import EqualLinear
+from raygseg.nn.layers import EqualLinear, recomputed
 from raygseg.nn.modulation import StyledConv, ToImage
 from raygseg.nn.resampling import upsample
 from raygseg.seeding import torch_rng
@@ -70,9 +70,35 @@ class SynthesisBlock(nn.Module):
         named = [] if self.conv0 is None else [(f"b{self.resolution}.conv0", self.conv0)]
         return [*named, (f"b{self.resolution}.conv1", self.conv1)]
 
+    def forward(
+        self,
+        x: Tensor | None,
+        image: Tensor | None,
+        ws: Tensor,
+        noise: Sequence[Tensor | None],
+        layers: Sequence[str],
+        features: dict[str, Tensor],
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        """The maps and the picture of the resolution below to those of this one; asked layers go into `features`."""
+        if self.const is not None:
+            x = self.const.to(dtype).expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        assert x is not None
+        for offset, ((name, conv), map_) in enumerate(zip(self.convs, noise, strict=True)):
+            x = conv(x, ws[:, self.first_w + offset], map_)
+            if name in layers:
+                features[name] = x
+        part: Tensor = self.to_image(x, ws[:, self.first_w + len(self.convs)])
+        return x, part if image is None else upsample(image) + part
+
 
 class Synthesis(nn.Module):
-    """W+ codes [N, num_ws, w_dim] -> picture [N, C, R, R] in [-1, 1] (not clamped), with named feature maps."""
+    """W+ codes [N, num_ws, w_dim] -> picture [N, C, R, R] in [-1, 1] (not clamped), with named feature maps.
+
+    Attributes:
+        recompute_from: blocks from this resolution on keep no activations for the backward pass but
+            compute them again there (0: none do). The numbers are the same.
+    """
 
     def __init__(
         self, w_dim: int, resolution: int, channel_base: int, channel_max: int, image_channels: int = 3
@@ -80,6 +106,7 @@ class Synthesis(nn.Module):
         super().__init__()
         log2 = check_resolution(resolution)
         self.resolution, self.w_dim, self.num_ws = resolution, w_dim, 2 * log2 - 2
+        self.recompute_from = 0
         widths = {2**i: channels_at(2**i, channel_base, channel_max) for i in range(2, log2 + 1)}
         self.blocks = nn.ModuleList(
             SynthesisBlock(widths[max(r // 2, 4)], widths[r], w_dim, r, image_channels) for r in widths
@@ -110,21 +137,14 @@ class Synthesis(nn.Module):
             dtype: working precision of the convolutions; the picture is always accumulated in fp32.
         """
         features: dict[str, Tensor] = {}
-        x: Tensor | None = None
-        image: Tensor | None = None
-        index = 0
+        x = image = None
+        maps = itertools.repeat(None) if noise is None else iter(noise)
         for block in self._blocks():
-            if block.const is not None:
-                x = block.const.to(dtype).expand(ws.shape[0], -1, -1, -1)
-                x = x.contiguous(memory_format=torch.channels_last)
-            for offset, (name, conv) in enumerate(block.convs):
-                assert x is not None
-                x = conv(x, ws[:, block.first_w + offset], None if noise is None else noise[index])
-                index += 1
-                if name in layers:
-                    features[name] = x
-            part = block.to_image(x, ws[:, block.first_w + len(block.convs)])
-            image = part if image is None else upsample(image) + part
+            own = [next(maps) for _ in block.convs]
+            if self.recompute_from and block.resolution >= self.recompute_from and not layers:
+                x, image = recomputed(block, x, image, ws, own, (), features, dtype)
+            else:
+                x, image = block(x, image, ws, own, layers, features, dtype)
         assert image is not None
         return Rendering(image, features)
 

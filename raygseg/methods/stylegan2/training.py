@@ -75,6 +75,8 @@ class StyleGAN2Recipe:
         self.total_images = int(config.schedule.total_kimg * 1000)
         generator, discriminator = build_networks(config)
         self.generator, self.discriminator = generator.to(self.device), discriminator.to(self.device)
+        for network in (self.generator.synthesis, self.discriminator):
+            network.recompute_from = config.runtime.recompute_from
         self.average = copy.deepcopy(self.generator).requires_grad_(False).eval()
         self.controller = AugmentController(config.augment, self.batch_size)
         self.path_mean = torch.zeros((), device=self.device)

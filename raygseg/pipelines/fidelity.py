@@ -1,0 +1,313 @@
+"""How close a generator's pictures are to real ones: FID, KID, precision and recall.
+
+Of a finished generator, of one checkpoint, or of every checkpoint of a run, which gives the curve that
+losses cannot give. Figures are appended to fidelity.jsonl, so the same command again does only what is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from raygseg.data import object_store
+from raygseg.data.sources import data_fingerprint, open_pictures
+from raygseg.engine.checkpoint import CheckpointFolder, checkpoint_nimg
+from raygseg.errors import DataError
+from raygseg.metrics import distributions
+from raygseg.metrics.distributions import Features, FeatureStatistics
+from raygseg.nn.backbones.pooled import SHOWN, PooledFeatures, side_for, weights_file
+from raygseg.pipelines import kinds, run_folder
+
+if TYPE_CHECKING:
+    from raygseg.interfaces import Generator
+
+Progress = Callable[[str, float, float, Mapping[str, float]], None]  # (stage, done, total, facts)
+RECORD = "fidelity.jsonl"
+BATCH_PIXELS = 1 << 19
+KEPT = 10_000  # rows of each side that KID, precision and recall are computed from
+IN_PROCESS_PICTURES = 1000  # up to here starting a cluster costs more than it saves
+FIRST_SEED = 0
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """The figures of one generator.
+
+    Attributes:
+        generator: bundle or checkpoint. nimg: pictures it was trained on; -1: not known.
+        metric: FID-VGG16 and the like: which features.
+        fid, kid, kid_error, precision, recall: see `metrics.distributions`.
+        fakes, reals: pictures compared. side: px at which the network saw them.
+        truncation_psi: under which the fakes were made.
+        reals_fingerprint: of the real pictures.
+    """
+
+    generator: str
+    nimg: int
+    metric: str
+    fid: float
+    kid: float
+    kid_error: float
+    precision: float
+    recall: float
+    fakes: int
+    reals: int
+    side: int
+    truncation_psi: float
+    reals_fingerprint: str
+
+    def key(self) -> tuple[object, ...]:
+        """Two records with the same key are the same measurement."""
+        return self.generator, self.nimg, self.metric, self.fakes, self.side, self.truncation_psi, (
+            self.reals_fingerprint
+        )  # fmt: skip
+
+
+def fidelity(
+    generator: str,
+    pictures: str,
+    output: str = "",
+    *,
+    count: int = 5000,
+    network: str = "vgg16",
+    weights: str = "",
+    truncation_psi: float = 1.0,
+    limit: int = 0,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    actors: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> list[Fidelity]:
+    """Compare `count` generated pictures with all of `pictures`; one record a generator, oldest first.
+
+    Args:
+        generator: bundle (folder, s3://, models:/NAME@alias), checkpoint, or a run's folder: all its checkpoints.
+        pictures: folder, Parquet, s3:// or toy:// of real pictures, resized as for training; not mirrored.
+        output: folder or s3:// prefix of fidelity.jsonl; empty: the run's folder, else nothing is written.
+        network, weights: whose features, and the file of its weights (else from RAYGSEG_DATA).
+        limit: use only the first so many real pictures; 0: all.
+        precision: of the network's convolutions. bf16 is quicker and moves the figures a little.
+        actors: Ray actors; 0: none for few pictures, else as many as fit into the cluster.
+
+    Raises:
+        DataError: no pictures, or a run without a checkpoint. MissingEnvironmentError: no weights.
+    """
+    file = weights_file(network, weights)
+    found = _generators(generator)
+    is_run = found[0][1] != generator
+    output = output or (generator if is_run else "")
+    known = _known(output)
+    resolution = kinds.load_generator(found[0][1]).resolution
+    look = _Look(file, side_for(resolution), precision, device)
+    reals = RealPictures(look, pictures, resolution, limit)
+    there = open_pictures(pictures, resolution, limit=limit)
+    print_of_reals = data_fingerprint(there)
+    real: FeatureStatistics | None = None
+    results: list[Fidelity] = []
+    for i, (nimg, place) in enumerate(found):
+        side, metric = look.side, f"FID-{SHOWN[network]}"
+        blank = Fidelity(
+            place, nimg, metric, math.nan, math.nan, math.nan, math.nan, math.nan,
+            count, len(there), side, truncation_psi, print_of_reals,
+        )  # fmt: skip
+        if blank.key() in known:
+            results.append(known[blank.key()])
+            continue
+        if real is None:
+            real = _statistics(reals, len(there), actors, _bar(progress, "real pictures", 0, 1))
+        fakes = FakePictures(look, place, truncation_psi)
+        fake = _statistics(fakes, count, actors, _bar(progress, "generated pictures", i, len(found)))
+        result = dataclasses.replace(blank, **_figures(real, fake))
+        results.append(result)
+        if output:
+            _append(output, results, known)
+    if is_run and object_store.exists(object_store.join(generator, run_folder.CONFIG)):
+        _track(generator, results)
+    return results
+
+
+# --- features -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How pictures become features, in any process."""
+
+    weights: str
+    side: int
+    precision: Literal["fp32", "bf16"]
+    device: str
+
+    def network(self) -> PooledFeatures:
+        return PooledFeatures(self.weights, self.side, self.precision).eval().to(self._device())
+
+    def _device(self) -> str:
+        import torch
+
+        return ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+
+    def batches(self, resolution: int, first: int, count: int) -> list[range]:
+        """Rows in groups that fit a forward pass."""
+        size = max(1, BATCH_PIXELS // max(resolution, self.side) ** 2)
+        return [range(i, min(i + size, first + count)) for i in range(first, first + count, size)]
+
+
+@dataclass(frozen=True)
+class RealPictures:
+    """Makes, in any process, the function that gives features of real pictures by row."""
+
+    look: _Look
+    source: str
+    resolution: int
+    limit: int
+
+    def __call__(self) -> Callable[[int, int], Features]:
+        import torch
+
+        network = self.look.network()
+        pictures = open_pictures(self.source, self.resolution, limit=self.limit)
+
+        def features(first: int, count: int) -> Features:
+            parts = []
+            for rows in self.look.batches(self.resolution, first, count):
+                batch = torch.from_numpy(np.stack([pictures.read(row) for row in rows])).to(self.look._device())
+                parts.append(network(batch.permute(0, 3, 1, 2).float() / 127.5 - 1).cpu().numpy())
+            return np.concatenate(parts)
+
+        return features
+
+
+@dataclass(frozen=True)
+class FakePictures:
+    """Makes, in any process, the function that gives features of generated pictures by seed."""
+
+    look: _Look
+    generator: str
+    truncation_psi: float
+
+    def __call__(self) -> Callable[[int, int], Features]:
+        import torch
+
+        network = self.look.network()
+        generator: Generator = kinds.load_generator(self.generator, device=self.look._device())
+
+        def features(first: int, count: int) -> Features:
+            parts = []
+            for rows in self.look.batches(generator.resolution, FIRST_SEED + first, count):
+                with torch.no_grad():
+                    images = generator.render(generator.latents(rows, self.truncation_psi), rows).images
+                    # Rounded as a file would be: real pictures have 256 levels too.
+                    levels = ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+                    parts.append(network(levels).cpu().numpy())
+            return np.concatenate(parts)
+
+        return features
+
+
+def _statistics(
+    make: RealPictures | FakePictures, count: int, actors: int, progress: Callable[[int, int], None] | None
+) -> FeatureStatistics:
+    from raygseg.distributed.features import statistics_here, statistics_on_ray
+
+    if actors == 0 and count <= IN_PROCESS_PICTURES:
+        return statistics_here(make(), count, KEPT, progress)
+    from raygseg.distributed.actor_pool import ActorPool
+
+    device = make.look.device if make.look.device in ("cpu", "cuda") else "auto"
+    pool = ActorPool.on(device, actors)  # type: ignore[arg-type]
+    return statistics_on_ray(make, count, KEPT, pool, progress)
+
+
+def _figures(real: FeatureStatistics, fake: FeatureStatistics) -> dict[str, Any]:
+    kid = distributions.kernel_distance(real.kept, fake.kept)
+    covered = distributions.precision_recall(real.kept, fake.kept)
+    return {
+        "fid": distributions.frechet_distance(real, fake),
+        "kid": kid.value,
+        "kid_error": kid.error,
+        "precision": covered.precision,
+        "recall": covered.recall,
+    }
+
+
+# --- which generators, and what is known ----------------------------------------------------------
+
+
+def _generators(place: str) -> list[tuple[int, str]]:
+    """(nimg, place) of the generator, or of the checkpoints of a run's folder, oldest first."""
+    place = place.rstrip("/")
+    if kinds.is_checkpoint(place):
+        return [(checkpoint_nimg(place.rsplit("/", 1)[-1]), place)]
+    if not place.startswith("models:/") and object_store.exists(object_store.join(place, run_folder.RECORD)):
+        names = sorted(CheckpointFolder(place).names())
+        if not names:
+            raise DataError(f"{place}: a run without a checkpoint", "train on, or name a bundle")
+        return [(checkpoint_nimg(name), object_store.join(place, name)) for name in names]
+    return [(-1, place)]
+
+
+def _known(output: str) -> dict[tuple[object, ...], Fidelity]:
+    place = object_store.join(output, RECORD) if output else ""
+    if not place or not object_store.exists(place):
+        return {}
+    known = {}
+    for line in object_store.read_bytes(place).decode().splitlines():
+        try:
+            record = Fidelity(**json.loads(line))
+        except (ValueError, TypeError):
+            continue  # of another version: measured again
+        known[record.key()] = record
+    return known
+
+
+def _append(output: str, results: list[Fidelity], known: Mapping[tuple[object, ...], Fidelity]) -> None:
+    """Old and new records, oldest generator first; the file is replaced whole."""
+    every = {**known, **{result.key(): result for result in results}}
+    lines = [json.dumps(dataclasses.asdict(r)) for r in sorted(every.values(), key=lambda r: (r.nimg, r.generator))]
+    object_store.write_bytes(object_store.join(output, RECORD), ("\n".join(lines) + "\n").encode())
+
+
+def records(folder: str) -> list[Fidelity]:
+    """What was measured in `folder` before, oldest generator first."""
+    return sorted(_known(folder).values(), key=lambda r: (r.nimg, r.generator))
+
+
+def _track(folder: str, results: list[Fidelity]) -> None:
+    """Into the experiment store's record of the training run."""
+    from raygseg.tracking.hooks import TrackingHook
+
+    local = folder if object_store.is_s3(folder) else str(object_store.local_path(folder).absolute())
+    hook = TrackingHook(run_folder.tracking_settings(run_folder.config_of(folder), local))
+    for result in results:
+        name = result.metric.lower().replace("-", "_")
+        figures = {name: result.fid, "kid": result.kid, "precision": result.precision, "recall": result.recall}
+        hook.run.log_metrics(result.nimg, figures)
+    hook.release()
+
+
+def _bar(progress: Progress | None, stage: str, done_before: int, parts: int) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(stage, done_before * total + done, parts * total, {})
+
+
+def table(results: list[Fidelity]) -> list[dict[str, Any]]:
+    """Rows for a person."""
+    return [
+        {
+            "kimg": round(r.nimg / 1000, 1) if r.nimg >= 0 else "-",
+            r.metric: round(r.fid, 2),
+            "KID x 1000": f"{1000 * r.kid:.2f} +- {1000 * r.kid_error:.2f}",
+            "precision": round(r.precision, 3),
+            "recall": round(r.recall, 3),
+            "generator": Path(r.generator).name,
+        }
+        for r in results
+    ]
