@@ -34,7 +34,8 @@ class Runtime(Section):
     recompute_from: int = Field(
         0,
         ge=0,
-        description="GAN blocks from this resolution on compute activations again instead of keeping them; 0: none",
+        description="GAN blocks from this resolution on compute activations again instead of keeping them (0: none); "
+        "the regularisers, which differentiate twice, keep theirs and then decide the peak: lower micro_batch for those",
     )
     max_failures: int = Field(3, ge=-1, description="worker failures to survive; -1: any number")
     tick_kimg: Positive = Field(1.0, description="a status line and metrics every so many kimg")
