@@ -2,13 +2,14 @@
 
 Both sides do one whole round of the lazy regularisers, 16 steps: Gmain and Dmain each step, path
 length every fourth, R1 once, Adam and the running mean of the generator. The baseline
-(`benchmarks/textbook.py`) has nothing around it; ours is the engine's `Trainer` as training runs
-it. Rounds alternate; the ratio is the median over repeats of the ratios within one.
+(`support/textbook.py`) has nothing around it; ours is the engine's `Trainer` as training runs it.
+Each side has a process of its own: ours is set up as `train` sets up its workers
+(`engine.process.use_cpu`), the baseline has torch's threads and the allocator as it comes. Rounds
+alternate; the ratio is the median over repeats of the ratios within one.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from raygseg.benchmarks.support.convolution_floor import ConvolutionLog, replay_seconds, wait
 from raygseg.benchmarks.support.host import StolenTime
+from raygseg.benchmarks.support.rounds import RoundProcess, Setting
 from raygseg.benchmarks.support.textbook import TextbookRecipe, train_step
 from raygseg.config.schema import GanConfig
 from raygseg.data.sources import open_pictures
@@ -62,6 +64,16 @@ def our_round(config: GanConfig, device: str) -> tuple[Callable[[], None], Style
     return work, recipe
 
 
+def our_work(plain: dict[str, Any], device: str) -> Callable[[], None]:
+    """`our_round` from plain values."""
+    return our_round(GanConfig.model_validate(plain), device)[0]
+
+
+def textbook_work(plain: dict[str, Any], device: str) -> Callable[[], None]:
+    """`textbook_round` from plain values."""
+    return textbook_round(GanConfig.model_validate(plain), device)[0]
+
+
 def textbook_round(config: GanConfig, device: str) -> tuple[Callable[[], None], TextbookRecipe]:
     """A call that trains 16 textbook steps on pictures already decoded."""
     recipe = TextbookRecipe(config, device)
@@ -99,40 +111,34 @@ def run(
 ) -> dict[str, Any]:
     """Measure. `ratio`: textbook / ours, both fp32; `bf16_ratio`: textbook fp32 / ours with bf16 convolutions.
 
+    `ratio_with_our_allocator`: the baseline's process set up like ours: what the arithmetic alone gains.
     `relative_error`: of the gradients of the four phases at the same weights and draws.
     `floor_share`: time of the step's dense convolutions alone, replayed in the layouts that ours
     uses, over the time of our step.
     """
-    previous = torch.get_num_threads()
-    use_cpu(threads)  # for both sides
     stolen = StolenTime()
     config = gan_config(resolution, channel_base, channel_max, batch_size, "fp32")
-    bf16 = gan_config(resolution, channel_base, channel_max, batch_size, "bf16")
-    try:
-        ours, recipe = our_round(config, device)
-        textbook, oracle = textbook_round(config, device)
-        fast, _ = our_round(bf16, device)
-        rounds = {"textbook": textbook, "ours": ours, "bf16": fast}
-        first = _pictures(config).micro_batch(0, batch_size)["images"].to(device)
-        error = _difference(recipe, oracle, first)
-        for warm_up in rounds.values():
-            warm_up()
-        seconds: dict[str, list[float]] = {name: [] for name in rounds}
+    fp32 = config.model_dump(mode="json")
+    bf16 = gan_config(resolution, channel_base, channel_max, batch_size, "bf16").model_dump(mode="json")
+    tuned, plain = Setting(threads, True), Setting(threads, False)
+    seconds: dict[str, list[float]] = {name: [] for name in ("textbook", "ours", "bf16", "textbook_tuned")}
+    with (
+        RoundProcess(plain, textbook_work, fp32, device) as textbook,
+        RoundProcess(tuned, our_work, fp32, device) as ours,
+        RoundProcess(tuned, our_work, bf16, device) as fast,
+        RoundProcess(tuned, textbook_work, fp32, device) as helped,
+    ):
+        rounds = {"textbook": textbook, "ours": ours, "bf16": fast, "textbook_tuned": helped}
         for i in range(repeats):
             for name in list(rounds) if i % 2 else reversed(list(rounds)):
-                start = time.perf_counter()
-                rounds[name]()
-                seconds[name].append((time.perf_counter() - start) / ROUND)
-        with ConvolutionLog() as log:
-            ours()
-        floor = replay_seconds(log, torch.device(device)) / ROUND
-    finally:
-        torch.set_num_threads(previous)
+                seconds[name].append(rounds[name]() / ROUND)
+    error, log, floor = _against_oracle(config, device, threads)
     typical = {name: median(values) for name, values in seconds.items()}
     return {
         "name": "stylegan2-step",
         "ratio": round(_paired(seconds["textbook"], seconds["ours"]), 3),
         "bf16_ratio": round(_paired(seconds["textbook"], seconds["bf16"]), 3),
+        "ratio_with_our_allocator": round(_paired(seconds["textbook_tuned"], seconds["ours"]), 3),
         "relative_error": error,
         "floor_share": round(floor / typical["ours"], 3),
         "seconds_a_step": {name: round(value, 4) for name, value in typical.items()},
@@ -150,6 +156,22 @@ def run(
             "torch": torch.__version__,
         },
     }
+
+
+def _against_oracle(config: GanConfig, device: str, threads: int) -> tuple[float, ConvolutionLog, float]:
+    """(relative error of the gradients, the convolutions of a round, seconds a step that these take alone)."""
+    previous = torch.get_num_threads()
+    use_cpu(threads)
+    try:
+        ours, recipe = our_round(config, device)
+        oracle = textbook_round(config, device)[1]
+        first = _pictures(config).micro_batch(0, config.schedule.batch_size)["images"].to(device)
+        error = _difference(recipe, oracle, first)
+        with ConvolutionLog() as log:
+            ours()
+        return error, log, replay_seconds(log, torch.device(device)) / ROUND
+    finally:
+        torch.set_num_threads(previous)
 
 
 def _paired(baseline: list[float], ours: list[float]) -> float:

@@ -35,7 +35,7 @@ class Runtime(Section):
         0,
         ge=0,
         description="GAN blocks from this resolution on compute activations again instead of keeping them (0: none); "
-        "the regularisers, which differentiate twice, keep theirs and then decide the peak: lower micro_batch for those",
+        "the regularisers differentiate twice, keep theirs and then decide the peak: lower micro_batch for those",
     )
     max_failures: int = Field(3, ge=-1, description="worker failures to survive; -1: any number")
     tick_kimg: Positive = Field(1.0, description="a status line and metrics every so many kimg")

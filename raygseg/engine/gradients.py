@@ -100,11 +100,13 @@ def flatten(parameters: Sequence[nn.Parameter], statistics: Mapping[str, Tensor]
 
 
 def scatter(flat: Tensor, parameters: Sequence[nn.Parameter]) -> None:
-    """Write the leading part of `flat` back as the parameters' gradients, made finite (spec A8)."""
+    """Make the leading part of `flat` the parameters' gradients, finite (spec A8); they share its memory."""
+    total = sum(parameter.numel() for parameter in parameters)
+    torch.nan_to_num(flat[:total], 0.0, INFINITE_GRADIENT, -INFINITE_GRADIENT, out=flat[:total])
     cursor = 0
     for parameter in parameters:
         piece = flat[cursor : cursor + parameter.numel()].view_as(parameter)
-        parameter.grad = torch.nan_to_num(piece, 0.0, INFINITE_GRADIENT, -INFINITE_GRADIENT).to(parameter.dtype)
+        parameter.grad = piece.to(parameter.dtype)
         cursor += parameter.numel()
 
 

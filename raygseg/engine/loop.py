@@ -159,12 +159,15 @@ class Trainer:
             parameter.requires_grad_(True)
         flat = tree_sum(self.own, gradient)
         self.group.sum(flat)
-        flat /= self.recipe.batch_size // self.recipe.micro_batch
+        count = self.recipe.batch_size // self.recipe.micro_batch
+        if count > 1:
+            flat /= count
+        nonfinite = torch.isfinite(flat).logical_not_().sum()
         scatter(flat, phase.parameters)
         phase.optimiser.step()
         phase.optimiser.zero_grad(set_to_none=True)
         tail = flat[sum(p.numel() for p in phase.parameters) :]
-        return split_statistics(tail, shapes), torch.isfinite(flat).logical_not_().sum()
+        return split_statistics(tail, shapes), nonfinite
 
     def _watch(self, nonfinite: int) -> bool:
         self.nonfinite_run = self.nonfinite_run + 1 if nonfinite else 0

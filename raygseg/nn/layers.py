@@ -25,6 +25,15 @@ def leaky_relu_in_place(x: Tensor) -> Tensor:
     return F.leaky_relu(x, 0.2, inplace=True)
 
 
+def kernel_for(x: Tensor, weight: Tensor) -> Tensor:
+    """`weight` in the precision and memory layout of the maps `x`.
+
+    A convolution would change the layout itself, but forget it and do so again in every backward pass.
+    """
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return weight.to(x.dtype, memory_format=torch.channels_last if last else torch.preserve_format)
+
+
 def recomputed(function: Callable[..., Any], *arguments: Any) -> Any:
     """function(*arguments), whose inner activations are dropped and computed again in the backward pass.
 
@@ -89,7 +98,7 @@ class EqualConv(nn.Module):
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         gain = gain * SQRT2 if self.activate else gain
-        weight = (self.weight * (self.weight_gain * gain)).to(x.dtype)
+        weight = kernel_for(x, self.weight * (self.weight_gain * gain))
         bias = None if self.bias is None else (self.bias * gain).to(x.dtype)
         if self.down and self.kernel == 1:
             y = F.conv2d(downsample(x), weight, bias)

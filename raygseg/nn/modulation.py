@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raygseg.nn.layers import SQRT2, EqualLinear, leaky_relu_in_place
+from raygseg.nn.layers import SQRT2, EqualLinear, kernel_for, leaky_relu_in_place
 from raygseg.nn.resampling import conv_up
 
 
@@ -31,7 +31,7 @@ def conv_of_scaled(x: Tensor, weight: Tensor, styles: Tensor, *, up: bool = Fals
         styles: [N, I] fp32.
     """
     y = x * styles.to(x.dtype)[:, :, None, None]
-    kernel = weight.to(x.dtype)
+    kernel = kernel_for(x, weight)
     return conv_up(y, kernel) if up else F.conv2d(y, kernel, padding=1)
 
 

@@ -1,11 +1,12 @@
 """Factor-two resampling with the [1, 3, 3, 1] FIR filter (spec A2).
 
-All of it is built from differentiable convolutions, so gradients of any order are free.
+Everything can be differentiated any number of times.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,11 +25,32 @@ def fir_kernel(dtype: torch.dtype = torch.float32, device: torch.device | str = 
     return _kernel((1.0, 3.0, 3.0, 1.0), dtype, torch.device(device))
 
 
+class _Depthwise(torch.autograd.Function):
+    """The same symmetric k x k kernel over every channel.
+
+    Its gradient is the same filter with k - 1 - padding zeros, to any order. Left to itself autograd would, in
+    double backward, also make the gradient of the constant kernel: one small convolution a channel.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, padding: int) -> Tensor:
+        ctx.kernel, ctx.padding = kernel, padding
+        return F.conv2d(x, kernel.expand(x.shape[1], 1, *kernel.shape), padding=padding, groups=x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        padding = ctx.kernel.shape[0] - 1 - ctx.padding
+        return _Depthwise.apply(gradients[0], ctx.kernel, padding), None, None
+
+
+def _depthwise(x: Tensor, kernel: Tensor, padding: int) -> Tensor:
+    y: Tensor = _Depthwise.apply(x, kernel, padding)
+    return y
+
+
 def fir_filter(x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
     """Depthwise FIR over [N, C, H, W] with `padding` zeros on every side."""
-    channels = x.shape[1]
-    kernel = (fir_kernel(x.dtype, x.device) * gain).expand(channels, 1, 4, 4)
-    return F.conv2d(x, kernel, padding=padding, groups=channels)
+    return _depthwise(x, fir_kernel(x.dtype, x.device) * gain, padding)
 
 
 def upsample(x: Tensor) -> Tensor:
@@ -48,9 +70,7 @@ def downsample(x: Tensor) -> Tensor:
     [1, 3, 3, 1] = [1, 2, 1] * [1, 1], so it is a 3 x 3 binomial and an average over pairs; the
     backward pass of a strided depthwise convolution costs about ten times as much on a CPU.
     """
-    channels = x.shape[1]
-    binomial = _kernel((1.0, 2.0, 1.0), x.dtype, x.device).expand(channels, 1, 3, 3)
-    return F.avg_pool2d(F.conv2d(x, binomial, padding=1, groups=channels), 2)
+    return F.avg_pool2d(_depthwise(x, _kernel((1.0, 2.0, 1.0), x.dtype, x.device), 1), 2)
 
 
 def conv_up(x: Tensor, weight: Tensor) -> Tensor:

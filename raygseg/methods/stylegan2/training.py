@@ -46,7 +46,7 @@ def spread(images: Tensor) -> Tensor:
 def lazy_adam(parameters: Sequence[nn.Parameter], lr: float, interval: int) -> torch.optim.Adam:
     """Adam with lr and betas rescaled for a regulariser every `interval` steps (spec A8); 0: no regulariser."""
     c = interval / (interval + 1) if interval else 1.0
-    return torch.optim.Adam(parameters, lr=lr * c, betas=(0.0, 0.99**c), eps=1e-8, foreach=True)
+    return torch.optim.Adam(parameters, lr=lr * c, betas=(0.0, 0.99**c), eps=1e-8, fused=True)
 
 
 def build_networks(config: GanConfig) -> tuple[StyleGAN2Generator, Discriminator]:
