@@ -11,12 +11,14 @@ alternate; the ratio is the median over repeats of the ratios within one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from raygseg.benchmarks.support import peers
 from raygseg.benchmarks.support.convolution_floor import ConvolutionLog, replay_seconds, wait
 from raygseg.benchmarks.support.host import StolenTime
 from raygseg.benchmarks.support.rounds import RoundProcess, Setting
@@ -27,6 +29,7 @@ from raygseg.data.streams import PictureStream
 from raygseg.engine.gradients import flatten
 from raygseg.engine.loop import Trainer
 from raygseg.engine.process import use_cpu
+from raygseg.errors import MissingEnvironmentError
 from raygseg.interfaces import Draws, MicroBatch, Phase
 from raygseg.methods.stylegan2.training import StyleGAN2Recipe, build_recipe
 
@@ -74,6 +77,34 @@ def textbook_work(plain: dict[str, Any], device: str) -> Callable[[], None]:
     return textbook_round(GanConfig.model_validate(plain), device)[0]
 
 
+def public_work(settings: dict[str, Any]) -> Callable[[], None]:
+    """16 steps of the public PyTorch code (stylegan2-ada-pytorch) with its reference operators."""
+    from raygseg.benchmarks.gpu_queue.public_step import PublicStep
+
+    public = PublicStep(settings)
+
+    def work() -> None:
+        for _ in range(ROUND):
+            public.step()
+        wait(public.device)
+
+    return work
+
+
+def _public(config: GanConfig, device: str) -> dict[str, Any] | None:
+    """What `public_work` needs for the same step; None without a checkout in RAYGSEG_PEERS."""
+    try:
+        peers.peer_folder(peers.NVIDIA_ADA)
+    except MissingEnvironmentError:
+        return None
+    base, most = config.generator.widths
+    return {
+        "resolution": config.data.resolution, "channel_base": base, "channel_max": most,
+        "w_dim": config.generator.w_dim, "mapping_layers": config.generator.mapping_layers,
+        "batch": config.schedule.batch_size, "half": False, "device": device,
+    }  # fmt: skip
+
+
 def textbook_round(config: GanConfig, device: str) -> tuple[Callable[[], None], TextbookRecipe]:
     """A call that trains 16 textbook steps on pictures already decoded."""
     recipe = TextbookRecipe(config, device)
@@ -112,6 +143,8 @@ def run(
     """Measure. `ratio`: textbook / ours, both fp32; `bf16_ratio`: textbook fp32 / ours with bf16 convolutions.
 
     `ratio_with_our_allocator`: the baseline's process set up like ours: what the arithmetic alone gains.
+    `textbook_over_public`: time of the baseline over that of the public code with its reference operators, where
+    RAYGSEG_PEERS names a folder with a checkout; null elsewhere.
     `relative_error`: of the gradients of the four phases at the same weights and draws.
     `floor_share`: time of the step's dense convolutions alone, replayed in the layouts that ours
     uses, over the time of our step.
@@ -121,17 +154,21 @@ def run(
     fp32 = config.model_dump(mode="json")
     bf16 = gan_config(resolution, channel_base, channel_max, batch_size, "bf16").model_dump(mode="json")
     tuned, plain = Setting(threads, True), Setting(threads, False)
-    seconds: dict[str, list[float]] = {name: [] for name in ("textbook", "ours", "bf16", "textbook_tuned")}
+    public = _public(config, device)
+    seconds: dict[str, list[float]] = {}
     with (
+        ExitStack() as stack,
         RoundProcess(plain, textbook_work, fp32, device) as textbook,
         RoundProcess(tuned, our_work, fp32, device) as ours,
         RoundProcess(tuned, our_work, bf16, device) as fast,
         RoundProcess(tuned, textbook_work, fp32, device) as helped,
     ):
         rounds = {"textbook": textbook, "ours": ours, "bf16": fast, "textbook_tuned": helped}
+        if public is not None:
+            rounds["public"] = stack.enter_context(RoundProcess(plain, public_work, public))
         for i in range(repeats):
             for name in list(rounds) if i % 2 else reversed(list(rounds)):
-                seconds[name].append(rounds[name]() / ROUND)
+                seconds.setdefault(name, []).append(rounds[name]() / ROUND)
     error, log, floor = _against_oracle(config, device, threads)
     typical = {name: median(values) for name, values in seconds.items()}
     return {
@@ -139,6 +176,7 @@ def run(
         "ratio": round(_paired(seconds["textbook"], seconds["ours"]), 3),
         "bf16_ratio": round(_paired(seconds["textbook"], seconds["bf16"]), 3),
         "ratio_with_our_allocator": round(_paired(seconds["textbook_tuned"], seconds["ours"]), 3),
+        "textbook_over_public": round(_paired(seconds["textbook"], seconds["public"]), 3) if public else None,
         "relative_error": error,
         "floor_share": round(floor / typical["ours"], 3),
         "seconds_a_step": {name: round(value, 4) for name, value in typical.items()},

@@ -174,7 +174,7 @@ def _samples(generator: Generator) -> NDArray[np.uint8]:
 
     with torch.no_grad():
         images = generator.render(generator.latents(PREVIEW_SEEDS), PREVIEW_SEEDS).images
-    return picture_grid(pictures_from_signed(images))
+    return picture_grid(pictures_from_signed(images.cpu()))
 
 
 def _gan_bundle(run: GanConfig, state: Mapping[str, Any]) -> Bundle:
