@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 import torch
 import torch.nn.functional as F
 
 from raygseg.benchmarks.stylegan2_step import gan_config
+from raygseg.config.schema import GanConfig
 from raygseg.engine.memory import LiveBytes, step_peak_bytes
 from raygseg.methods.stylegan2.training import build_recipe
+from raygseg.pipelines.plan import plan
 
 KIB = 1024
 
@@ -49,3 +56,29 @@ def test_a_layer_keeps_what_it_should() -> None:
     with LiveBytes() as count:
         y = F.leaky_relu(F.conv2d(x, weight, padding=1), 0.2, inplace=True)
         assert count.peak == y.numel() * 4
+
+
+RESIDENT = """
+from raygseg.engine.process import use_cpu
+use_cpu(1)
+from raygseg.benchmarks.stylegan2_step import _pictures, gan_config
+from raygseg.engine.loop import Trainer
+from raygseg.methods.stylegan2.training import build_recipe
+config = gan_config(64, 4096, 64, 8, "bf16")
+trainer = Trainer(build_recipe(config, "cpu"), _pictures(config))
+for _ in range(5):
+    trainer.step()
+status = open("/proc/self/status").read()
+print(int(status.split("VmHWM:")[1].split()[0]))
+import os
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_the_plan_foretells_a_process_within_a_quarter() -> None:
+    plain = gan_config(64, 4096, 64, 8, "bf16").model_dump()
+    told = plan(GanConfig.model_validate(plain | {"runtime": {"in_process": True}}))["memory"]["in all on a CPU"]
+    done = subprocess.run([sys.executable, "-u", "-c", RESIDENT], capture_output=True, text=True, check=True)
+    measured = int(done.stdout) / 1024
+    assert 0.75 * measured < float(told.removesuffix(" MiB").replace(",", "")) < 1.25 * measured
