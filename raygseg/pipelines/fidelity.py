@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -36,38 +35,53 @@ IN_PROCESS_PICTURES = 1000  # up to here starting a cluster costs more than it s
 FIRST_SEED = 0
 
 
+class _Measured(NamedTuple):
+    """What two figures must share to be compared."""
+
+    metric: str
+    fakes: int
+    reals: int
+    side: int
+    precision_of_features: str
+    truncation_psi: float
+    reals_fingerprint: str
+
+
 @dataclass(frozen=True)
 class Fidelity:
     """The figures of one generator.
 
     Attributes:
         generator: bundle or checkpoint. nimg: pictures it was trained on; -1: not known.
-        metric: FID-VGG16 and the like: which features.
         fid, kid, kid_error, precision, recall: see `metrics.distributions`.
+        metric: FID-VGG16 and the like: which features.
         fakes, reals: pictures compared. side: px at which the network saw them.
+        precision_of_features: fp32 or bf16 convolutions.
         truncation_psi: under which the fakes were made.
         reals_fingerprint: of the real pictures.
     """
 
     generator: str
     nimg: int
-    metric: str
     fid: float
     kid: float
     kid_error: float
     precision: float
     recall: float
+    metric: str
     fakes: int
     reals: int
     side: int
+    precision_of_features: str
     truncation_psi: float
     reals_fingerprint: str
 
+    def measured(self) -> _Measured:
+        return _Measured(*(getattr(self, name) for name in _Measured._fields))
+
     def key(self) -> tuple[object, ...]:
         """Two records with the same key are the same measurement."""
-        return self.generator, self.nimg, self.metric, self.fakes, self.side, self.truncation_psi, (
-            self.reals_fingerprint
-        )  # fmt: skip
+        return self.generator, self.nimg, *self.measured()
 
 
 def fidelity(
@@ -99,36 +113,33 @@ def fidelity(
     Raises:
         DataError: no pictures, or a run without a checkpoint. MissingEnvironmentError: no weights.
     """
-    file = weights_file(network, weights)
+    look = _Look(weights_file(network, weights), 0, precision, device)
     found = _generators(generator)
-    is_run = found[0][1] != generator
+    is_run = _is_run(generator)
     output = output or (generator if is_run else "")
     known = _known(output)
     resolution = kinds.load_generator(found[0][1]).resolution
-    look = _Look(file, side_for(resolution), precision, device)
-    reals = RealPictures(look, pictures, resolution, limit)
-    there = open_pictures(pictures, resolution, limit=limit)
-    print_of_reals = data_fingerprint(there)
+    look = dataclasses.replace(look, side=side_for(resolution))
+    reals = open_pictures(pictures, resolution, limit=limit)
+    measured = _Measured(
+        f"FID-{SHOWN[network]}", count, len(reals), look.side, precision, truncation_psi, data_fingerprint(reals)
+    )
     real: FeatureStatistics | None = None
     results: list[Fidelity] = []
     for i, (nimg, place) in enumerate(found):
-        side, metric = look.side, f"FID-{SHOWN[network]}"
-        blank = Fidelity(
-            place, nimg, metric, math.nan, math.nan, math.nan, math.nan, math.nan,
-            count, len(there), side, truncation_psi, print_of_reals,
-        )  # fmt: skip
-        if blank.key() in known:
-            results.append(known[blank.key()])
+        before = known.get((place, nimg, *measured))
+        if before is not None:
+            results.append(before)
             continue
         if real is None:
-            real = _statistics(reals, len(there), actors, _bar(progress, "real pictures", 0, 1))
+            make = RealPictures(look, pictures, resolution, limit)
+            real = _statistics(make, len(reals), actors, _bar(progress, "real pictures", 0, 1))
         fakes = FakePictures(look, place, truncation_psi)
         fake = _statistics(fakes, count, actors, _bar(progress, "generated pictures", i, len(found)))
-        result = dataclasses.replace(blank, **_figures(real, fake))
-        results.append(result)
+        results.append(Fidelity(place, nimg, **_figures(real, fake), **measured._asdict()))
         if output:
             _append(output, results, known)
-    if is_run and object_store.exists(object_store.join(generator, run_folder.CONFIG)):
+    if is_run:
         _track(generator, results)
     return results
 
@@ -245,12 +256,19 @@ def _generators(place: str) -> list[tuple[int, str]]:
     place = place.rstrip("/")
     if kinds.is_checkpoint(place):
         return [(checkpoint_nimg(place.rsplit("/", 1)[-1]), place)]
-    if not place.startswith("models:/") and object_store.exists(object_store.join(place, run_folder.RECORD)):
+    if _is_run(place):
         names = sorted(CheckpointFolder(place).names())
         if not names:
             raise DataError(f"{place}: a run without a checkpoint", "train on, or name a bundle")
         return [(checkpoint_nimg(name), object_store.join(place, name)) for name in names]
     return [(-1, place)]
+
+
+def _is_run(place: str) -> bool:
+    """Whether `place` is the folder of a training run."""
+    if place.startswith("models:/") or kinds.is_checkpoint(place):
+        return False
+    return object_store.exists(object_store.join(place.rstrip("/"), run_folder.RECORD))
 
 
 def _known(output: str) -> dict[tuple[object, ...], Fidelity]:
@@ -277,6 +295,15 @@ def _append(output: str, results: list[Fidelity], known: Mapping[tuple[object, .
 def records(folder: str) -> list[Fidelity]:
     """What was measured in `folder` before, oldest generator first."""
     return sorted(_known(folder).values(), key=lambda r: (r.nimg, r.generator))
+
+
+def curve(folder: str) -> list[Fidelity]:
+    """The checkpoints measured in `folder` in one and the same way: in the way most of them were."""
+    ways: dict[_Measured, list[Fidelity]] = {}
+    for record in records(folder):
+        if record.nimg >= 0:
+            ways.setdefault(record.measured(), []).append(record)
+    return max(ways.values(), key=len, default=[])
 
 
 def _track(folder: str, results: list[Fidelity]) -> None:

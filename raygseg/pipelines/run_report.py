@@ -15,7 +15,7 @@ from raygseg.config.schema import Run
 from raygseg.data import object_store
 from raygseg.errors import DataError
 from raygseg.pipelines import run_folder
-from raygseg.pipelines.fidelity import records
+from raygseg.pipelines.fidelity import curve
 from raygseg.tracking.journal import JOURNAL
 
 if TYPE_CHECKING:
@@ -66,21 +66,22 @@ def _sections(
     from raygseg.viz.report import Card, Charts, Commands, Figure, KeyFigures, Pictures, Plate, Title
 
     seen = max(points[-1][0] for points in metrics.values())
-    scores = records(run)
+    scores = curve(run)
     figures = [Figure("seen", f"{seen:,.4g} kimg", f"of {_total(config):,.4g}")]
     if scores:
         figures.append(Figure(scores[-1].metric, f"{scores[-1].fid:.1f}", f"at {scores[-1].nimg / 1000:.4g} kimg"))
     if "s_per_kimg" in metrics:
-        seconds = sum(1 for _ in metrics["s_per_kimg"]) and float(np.median([y for _, y in metrics["s_per_kimg"]]))
-        figures.append(Figure("speed", f"{1000 / seconds:,.3g} pictures/s" if seconds else "-", "median of the ticks"))
+        seconds = float(np.median([y for _, y in metrics["s_per_kimg"]]))
+        if seconds > 0:
+            figures.append(Figure("speed", f"{1000 / seconds:,.3g} pictures/s", "median of the ticks"))
     charts = [line_chart(series, title) for title, series in _grouped(metrics)]
     if scores:
-        by = {scores[0].metric: [(r.nimg / 1000, r.fid) for r in scores if r.nimg >= 0]}
+        distance = {scores[0].metric: [(r.nimg / 1000, r.fid) for r in scores]}
         covered = {
-            "precision": [(r.nimg / 1000, r.precision) for r in scores if r.nimg >= 0],
-            "recall": [(r.nimg / 1000, r.recall) for r in scores if r.nimg >= 0],
+            "precision": [(r.nimg / 1000, r.precision) for r in scores],
+            "recall": [(r.nimg / 1000, r.recall) for r in scores],
         }
-        charts = [line_chart(by, scores[0].metric), line_chart(covered, "precision and recall"), *charts]
+        charts = [line_chart(distance, scores[0].metric), line_chart(covered, "precision and recall"), *charts]
     sections: list[Section] = [
         Title(config.name, f"{config.kind}, fingerprint {fingerprint(config)[:16]}"),
         KeyFigures(figures),

@@ -13,7 +13,7 @@ from PIL import Image
 from raygseg.config.schema import GanConfig
 from raygseg.errors import ConfigError, DataError, MissingEnvironmentError
 from raygseg.nn.backbones.vgg16 import VGG16Features
-from raygseg.pipelines.fidelity import fidelity, records
+from raygseg.pipelines.fidelity import curve, fidelity, records
 from raygseg.pipelines.run_report import run_report
 from raygseg.pipelines.sheets import draw_sheet
 from raygseg.pipelines.train import train
@@ -72,6 +72,8 @@ def test_every_checkpoint_of_a_run_is_measured_once_and_tracked(run: Path, weigh
     fewer = fidelity(str(run), REALS, count=16, weights=weights)
     assert sorted((r.nimg, r.fakes) for r in records(str(run))) == [(16, 16), (16, 24), (32, 16), (32, 24)]
     assert fewer[0].fid != first[0].fid
+    assert len({record.fakes for record in curve(str(run))}) == 1, "only what compares"
+    assert fidelity(str(run) + "/", REALS, count=24, weights=weights) == first
 
     points = [json.loads(line) for line in (run / "tracking.jsonl").read_text().splitlines()]
     by = {p["nimg"]: p["metrics"]["fid_vgg16"] for p in points if "fid_vgg16" in p.get("metrics", {})}
