@@ -126,11 +126,15 @@ class Draws:
     step: int
     micro: int
 
-    def rng(self, purpose: str) -> torch.Generator:
-        """CPU generator for the named draw of this micro-batch."""
+    def rng(self, purpose: str, device: str = "cpu") -> torch.Generator:
+        """Generator for the named draw of this micro-batch.
+
+        A GPU's generator draws other numbers than the CPU's from the same seed, the same on every GPU. It is for
+        what is large, such as noise maps: drawn on the CPU those would keep a GPU waiting.
+        """
         import torch
 
-        return torch.Generator().manual_seed(derive_seed(self.seed, purpose, self.step, self.micro))
+        return torch.Generator(device).manual_seed(derive_seed(self.seed, purpose, self.step, self.micro))
 
 
 @dataclass(frozen=True)

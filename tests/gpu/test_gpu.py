@@ -75,13 +75,21 @@ def random_images(config: GanConfig, device: str) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8).to(device)
 
 
-def test_a_step_agrees_with_the_cpu() -> None:
+def test_a_step_agrees_with_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StyleGAN2Recipe, "_drawn_on", "cpu")  # a GPU's generator draws other numbers
     config = gan(augment={"mode": "fixed", "p": 0.5})
     ours, theirs = (trainer_of(config, device) for device in ("cuda", "cpu"))
     (here,), (there,) = losses(ours), losses(theirs)
     assert {"loss/generator", "loss/discriminator", "loss/path_length", "loss/r1"} <= here.keys()
     for name, value in there.items():
         assert here[name] == pytest.approx(value, rel=2e-3, abs=2e-4), name
+
+
+def test_noise_drawn_on_the_gpu_is_the_same_every_time() -> None:
+    recipe = build_recipe(gan(), "cuda")
+    first, again = (recipe._noise(Draws(0, 3, 1), "Gmain", 2) for _ in range(2))
+    assert all(torch.equal(a, b) and a.is_cuda for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[-1], recipe._noise(Draws(0, 4, 1), "Gmain", 2)[-1])
 
 
 @pytest.mark.parametrize("precision", ["bf16"])

@@ -215,7 +215,6 @@ def training_figures(recipe: StyleGAN2Recipe, size: Size, device: str) -> dict[s
         "images_per_second": round(size.rounds * ROUND * size.batch / total, 2),
         "seconds_a_round": total / size.rounds,
         "step_seconds": {due: round(median(times), 5) for due, times in seconds.items()},
-        "noise_seconds": round(_noise_seconds(recipe, size), 5),
         "standing_mib": mib(standing),
         "peak_mib": mib(peak),
     }
@@ -226,15 +225,6 @@ def timed(work: Callable[[], object], device: str) -> float:
     start = time.perf_counter()
     work()
     wait(torch.device(device))
-    return time.perf_counter() - start
-
-
-def _noise_seconds(recipe: StyleGAN2Recipe, size: Size) -> float:
-    """What drawing one batch of noise maps on the CPU takes; a step draws two or three."""
-    rng, shapes = torch.Generator(), recipe.generator.synthesis.noise_shapes()
-    start = time.perf_counter()
-    for shape in shapes:
-        torch.randn(size.batch, 1, *shape, generator=rng)
     return time.perf_counter() - start
 
 

@@ -126,10 +126,7 @@ class TextbookRecipe(StyleGAN2Recipe):
         self.phases = [dataclasses.replace(phase, optimiser=plain[id(phase.optimiser)]) for phase in self.phases]
 
     def _synthesise(self, ws: Tensor, draws: Draws, purpose: str, dtype: torch.dtype) -> Tensor:
-        rng = draws.rng(f"{purpose}/noise")
-        shapes = self.generator.synthesis.noise_shapes()
-        noise = [torch.randn(ws.shape[0], 1, *shape, generator=rng).to(self.device) for shape in shapes]
-        return synthesise(self.generator.synthesis, ws, noise)
+        return synthesise(self.generator.synthesis, ws, self._noise(draws, purpose, ws.shape[0]))
 
     def _judge(self, images: Tensor, draws: Draws, purpose: str, dtype: torch.dtype) -> Tensor:
         return judge(self.discriminator, augment(images, self.controller.p, draws.rng(f"{purpose}/augment")))

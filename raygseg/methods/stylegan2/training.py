@@ -110,7 +110,7 @@ class StyleGAN2Recipe:
         count = max(1, self.micro_batch // section.path_batch_shrink)
         ws, _ = self._codes(batch.draws, "Greg", count)
         images = self._synthesise(ws, batch.draws, "Greg", torch.float32)
-        noise = torch.randn(images.shape, generator=batch.draws.rng("Greg/path")).to(self.device)
+        noise = self._normal(images.shape, batch.draws.rng("Greg/path", self._drawn_on))
         path = path_length_penalty(images, ws, noise, self.path_mean, section.path_decay)
         statistics = {"loss/path_length": path.penalty, "path_length": path.lengths.mean()}
         return PhaseLoss(path.penalty * (section.path_weight * section.path_interval), statistics)
@@ -159,11 +159,21 @@ class StyleGAN2Recipe:
         return ws, w.mean(dim=0)
 
     def _synthesise(self, ws: Tensor, draws: Draws, purpose: str, dtype: torch.dtype) -> Tensor:
-        rng = draws.rng(f"{purpose}/noise")
-        shapes = self.generator.synthesis.noise_shapes()
-        noise = [torch.randn(ws.shape[0], 1, *shape, generator=rng).to(self.device) for shape in shapes]
-        images: Tensor = self.generator.synthesis(ws, noise, dtype=dtype).images
+        images: Tensor = self.generator.synthesis(ws, self._noise(draws, purpose, ws.shape[0]), dtype=dtype).images
         return images
+
+    @property
+    def _drawn_on(self) -> str:
+        """Where what is large is drawn: on the GPU that needs it, else on the CPU."""
+        return str(self.device) if self.device.type == "cuda" else "cpu"
+
+    def _normal(self, shape: Sequence[int], rng: torch.Generator) -> Tensor:
+        return torch.randn(shape, generator=rng, device=rng.device).to(self.device)
+
+    def _noise(self, draws: Draws, purpose: str, count: int) -> list[Tensor]:
+        """Noise maps [N, 1, r, r] in the order of the convolutions."""
+        rng = draws.rng(f"{purpose}/noise", self._drawn_on)
+        return [self._normal((count, 1, *shape), rng) for shape in self.generator.synthesis.noise_shapes()]
 
     def _judge(self, images: Tensor, draws: Draws, purpose: str, dtype: torch.dtype) -> Tensor:
         seen = augment(images, self.controller.p, draws.rng(f"{purpose}/augment"))
