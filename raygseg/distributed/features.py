@@ -15,6 +15,7 @@ import ray
 
 from raygseg.distributed import cluster
 from raygseg.distributed.actor_pool import ActorPool
+from raygseg.distributed.worker_errors import own_error
 from raygseg.errors import RaygsegError
 from raygseg.metrics.distributions import Features, FeatureStatistics, merged
 
@@ -76,6 +77,9 @@ def statistics_on_ray(
             if progress is not None:
                 progress(share.first + share.rows, count)
     except ray.exceptions.RayError as error:
+        own = own_error(error)
+        if own is not None:
+            raise own from error
         last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise RaygsegError(f"the actors that look at pictures failed: {last}", "run the same command again") from error
     finally:
