@@ -147,8 +147,10 @@ class GanOptimiser(Section):
     lr_discriminator: Positive = 0.002
     ema_kimg: Positive = 10.0
     ema_ramp: NonNegative = Field(0.05, description="0: no ramp")
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="of the convolutions in the main phases; regularisers are always fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="of the convolutions in the main phases; regularisers are always fp32. fp16: the four"
+        " largest resolutions, clamped",
     )
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from raygseg.nn import half
 from raygseg.nn.resampling import conv_down, downsample
 
 SQRT2 = math.sqrt(2.0)
@@ -97,7 +98,7 @@ class EqualConv(nn.Module):
         self.kernel, self.down, self.activate = kernel, down, activate
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        gain = gain * SQRT2 if self.activate else gain
+        bound_gain, gain = gain, gain * SQRT2 if self.activate else gain
         weight = kernel_for(x, self.weight * (self.weight_gain * gain))
         bias = None if self.bias is None else (self.bias * gain).to(x.dtype)
         if self.down and self.kernel == 1:
@@ -106,4 +107,4 @@ class EqualConv(nn.Module):
             y = conv_down(x, weight, bias)
         else:
             y = F.conv2d(x, weight, bias, padding=self.kernel // 2)
-        return leaky_relu_in_place(y) if self.activate else y
+        return half.bounded(leaky_relu_in_place(y), x.dtype, bound_gain) if self.activate else y

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raygseg.nn import half
 from raygseg.nn.layers import SQRT2, EqualLinear, kernel_for, leaky_relu_in_place
 from raygseg.nn.resampling import conv_up
 
@@ -51,14 +52,17 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
         """x [N, I, H, W], w [N, w_dim], noise [N, 1, R, R] or None for the constant buffer."""
-        styles = self.affine(w)
-        y = conv_of_scaled(x, self.weight, styles, up=self.up)
+        weight: Tensor = self.weight
+        styles: Tensor = self.affine(w)
+        if x.dtype == torch.float16:
+            weight, styles = half.small(weight, styles)
+        y = conv_of_scaled(x, weight, styles, up=self.up)
         # The activation's gain sits in the three small tensors; demodulation and noise are one pass.
-        scale = demodulation(self.weight, styles) * SQRT2
+        scale = demodulation(weight, styles) * SQRT2
         noise = (self.noise_const if noise is None else noise) * (self.noise_strength * SQRT2)
         y = torch.addcmul(noise.to(y.dtype), y, scale.to(y.dtype)[:, :, None, None])
         y.add_((self.bias * SQRT2).to(y.dtype)[:, None, None])
-        return leaky_relu_in_place(y)
+        return half.bounded(leaky_relu_in_place(y), x.dtype)
 
 
 class ToImage(nn.Module):
@@ -77,5 +81,6 @@ class ToImage(nn.Module):
         kernels = self.weight[None, :, :, 0, 0] * (self.affine(w) * self.weight_gain)[:, None]
         flat = x.permute(0, 2, 3, 1).flatten(1, 2)  # [N, HW, I], a view of a channels-last map
         y = torch.bmm(flat, kernels.transpose(1, 2).to(x.dtype)).float() + self.bias
+        y = half.bounded(y, x.dtype)
         image: Tensor = y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
         return image

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from raygseg.methods.stylegan2.generator import channels_at, check_resolution
+from raygseg.nn.half import dtype_at
 from raygseg.nn.layers import EqualConv, EqualLinear, recomputed
 
 SQRT_HALF = math.sqrt(0.5)
@@ -69,8 +70,10 @@ class Discriminator(nn.Module):
         self.out = EqualLinear(widths[4], 1)
 
     def forward(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        x = self.from_image(images.to(dtype).contiguous(memory_format=torch.channels_last))
+        largest = images.shape[2]
+        x = self.from_image(images.to(dtype_at(largest, largest, dtype)).contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
+            x = x.to(dtype_at(x.shape[2], largest, dtype))
             x = recomputed(block, x) if 0 < self.recompute_from <= x.shape[2] else block(x)
         x = self.conv(minibatch_stddev(x.float().contiguous(), self.mbstd_group))
         logits: Tensor = self.out(self.dense(x.flatten(1)))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from raygseg.errors import ConfigError
 from raygseg.interfaces import FeatureLayer, Rendering
+from raygseg.nn.half import dtype_at
 from raygseg.nn.layers import EqualLinear, recomputed
 from raygseg.nn.modulation import StyledConv, ToImage
 from raygseg.nn.resampling import upsample
@@ -84,6 +85,7 @@ class SynthesisBlock(nn.Module):
         if self.const is not None:
             x = self.const.to(dtype).expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
         assert x is not None
+        x = x.to(dtype)
         for offset, ((name, conv), map_) in enumerate(zip(self.convs, noise, strict=True)):
             x = conv(x, ws[:, self.first_w + offset], map_)
             if name in layers:
@@ -134,17 +136,19 @@ class Synthesis(nn.Module):
         Args:
             noise: one [N, 1, r, r] map a convolution, in layer order; None uses the constant buffers.
             layers: names of the feature maps to return (taken after the activation).
-            dtype: working precision of the convolutions; the picture is always accumulated in fp32.
+            dtype: working precision of the convolutions (fp16: where `half.dtype_at` says so); the picture is
+                always accumulated in fp32.
         """
         features: dict[str, Tensor] = {}
         x = image = None
         maps = itertools.repeat(None) if noise is None else iter(noise)
         for block in self._blocks():
             own = [next(maps) for _ in block.convs]
+            precision = dtype_at(block.resolution, self.resolution, dtype)
             if self.recompute_from and block.resolution >= self.recompute_from and not layers:
-                x, image = recomputed(block, x, image, ws, own, (), features, dtype)
+                x, image = recomputed(block, x, image, ws, own, (), features, precision)
             else:
-                x, image = block(x, image, ws, own, layers, features, dtype)
+                x, image = block(x, image, ws, own, layers, features, precision)
         assert image is not None
         return Rendering(image, features)
 

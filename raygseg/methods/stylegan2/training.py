@@ -26,7 +26,7 @@ from raygseg.nn.ema import ema_beta, update_ema
 from raygseg.seeding import derive_seed, torch_rng
 
 SPREAD_PICTURES = 16
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def to_signed(images: Tensor) -> Tensor:

@@ -143,7 +143,7 @@ def test_all_faults_at_once_in_reading_order(gan: Path) -> None:
         ("data=3", "must be a section"),
         ("data.source=[a]", "must be text"),
         ("name='../x'", "must match"),
-        ("optimiser.precision=fp16", "did you mean 'bf16'? allowed: fp32, bf16"),
+        ("optimiser.precision=fp6", "did you mean 'fp16'? allowed: fp32, bf16, fp16"),
         ("schedule.total_kimg=null", "must be a number, not None"),
     ],
 )

@@ -140,12 +140,13 @@ def test_every_network_learns_and_the_seed_decides() -> None:
         assert any(not torch.equal(old[k], new[k]) for k in old), name
 
 
-def test_bf16_losses_agree_with_fp32() -> None:
+def test_losses_in_fewer_bits_agree_with_fp32() -> None:
     losses = {}
-    for precision in ("fp32", "bf16"):
+    for precision in ("fp32", "bf16", "fp16"):
         recipe = build_recipe(tiny(optimiser={"precision": precision}))
         trainer = Trainer(recipe, NoisePictures())
         losses[precision] = {k: float(v) for k, v in trainer.step().items() if v.numel() == 1}
         trainer.close()
-    assert losses["bf16"]["loss/generator"] == pytest.approx(losses["fp32"]["loss/generator"], rel=0.05)
-    assert losses["bf16"]["loss/discriminator"] == pytest.approx(losses["fp32"]["loss/discriminator"], rel=0.05)
+    for precision in ("bf16", "fp16"):
+        for name in ("loss/generator", "loss/discriminator"):
+            assert losses[precision][name] == pytest.approx(losses["fp32"][name], rel=0.05), (precision, name)
