@@ -1,4 +1,4 @@
-"""The verbs that run a configuration: train, generate, evaluate."""
+"""The verbs that run a configuration: train, generate, evaluate, compare."""
 
 from __future__ import annotations
 
@@ -62,11 +62,24 @@ by the stated rule.
   raygseg evaluate name=test model=models:/toy-segmenter@champion data='toy://default?count=200&seed=9'
   raygseg evaluate name=test model=runs/toy-segmenter/bundle data=photos/labelled promote=toy-segmenter
 """
+COMPARE_HELP = """Find out which route serves your k labels.
+
+Every arm is trained as long on the same pictures and scored on pictures it has
+not seen (cross-validation, or [cyan]validation=[/]): one table with intervals and
+costs, a recommendation, and the winner as a file that `raygseg train` runs.
+What is done is kept; the same command goes on.
+
+[bold]Examples[/]
+
+  raygseg compare configs/toy/compare.yaml
+  raygseg compare configs/toy/compare.yaml name=mine labelled=my/photos resolution=64 --no-gan
+"""
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the application."""
-    for function, text in ((train, TRAIN_HELP), (generate, GENERATE_HELP), (evaluate, EVALUATE_HELP)):
+    verbs = ((train, TRAIN_HELP), (generate, GENERATE_HELP), (evaluate, EVALUATE_HELP), (compare, COMPARE_HELP))
+    for function, text in verbs:
         app.command(help=text, rich_help_panel=PANEL)(function)
 
 
@@ -134,6 +147,30 @@ def evaluate(words: Words = None, dry_run: DryRun = False) -> None:
     with Reporter() as progress:
         result = run(config, progress=progress)
     show_facts(f"[bold green]evaluated[/] {config.name}", brief(result))
+
+
+def compare(
+    words: Words = None,
+    dry_run: DryRun = False,
+    no_gan: Annotated[bool, typer.Option("--no-gan", help="Leave out the arms that need a generator.")] = False,
+) -> None:
+    from raygseg.config.schema import GAN_ARMS, CompareConfig
+
+    config = load(words, "compare")
+    assert isinstance(config, CompareConfig)
+    if no_gan:
+        kept = tuple(arm for arm in config.arms if arm not in GAN_ARMS)
+        config = config.model_copy(update={"generator": "", "arms": kept})
+    if dry_run:
+        show_plan(config)
+        return
+    from raygseg.pipelines.compare import compare as run
+    from raygseg.pipelines.compare_report import markdown
+
+    with Reporter() as progress:
+        result = run(config, progress=progress)
+    stdout().print(markdown(result.rows, result.decided_by), markup=False, soft_wrap=True)
+    show_facts(f"[bold green]recommended[/] {result.recommended}", {"because": result.reason, **result.files})
 
 
 def brief(result: Any) -> dict[str, Any]:

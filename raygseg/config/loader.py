@@ -149,7 +149,7 @@ def _model(document: Document, expected: str | None, faults: list[Fault]) -> typ
 
 
 def _verb(kind: str) -> str:
-    return kind if kind in ("generate", "evaluate") else "train"
+    return kind if kind in ("generate", "evaluate", "compare") else "train"
 
 
 def _reading_order(fault: Fault) -> tuple[bool, str, int, int]:

@@ -287,11 +287,49 @@ class EvaluateConfig(Run):
     batch_size: PositiveInt = 32
 
 
-AnyRun = GanConfig | HeadConfig | SegmenterConfig | GenerateConfig | EvaluateConfig
+# --- kind: compare -------------------------------------------------------------------------------
+
+Arm = Literal["direct", "backbone", "projection", "student", "mixed"]
+GAN_ARMS: frozenset[str] = frozenset({"projection", "student", "mixed"})
+
+
+class CompareConfig(Run):
+    """Which route serves these k labels: every arm trained as long, on the same pictures, scored on others."""
+
+    outside_fingerprint: ClassVar[frozenset[str]] = frozenset({"runtime", "arms", "draws", "tests", "bootstrap"})
+
+    kind: Literal["compare"] = "compare"
+    labelled: str = Field(..., description="your pictures with masks (folder with labels.json, Parquet or toy://)")
+    shots: int = Field(0, ge=0, description="k: labelled pictures a draw; 0: all")
+    draws: PositiveInt = Field(1, description="seeded draws of the k pictures: seed, seed + 1, ...")
+    folds: int = Field(5, ge=0, description="cross-validation within the k pictures; 0: none, `validation` decides")
+    validation: str = Field("", description="other labelled pictures that may decide; empty: the folds decide")
+    tests: dict[str, str] = Field({}, description="name: labelled source. Scored and shown, never used to choose")
+    arms: tuple[Arm, ...] = Field((), description="which routes; empty: all that can be run")
+    generator: str = Field("", description="generator bundle for the arms that need one; empty: leave those out")
+    resolution: PositiveInt
+    schedule: Schedule
+    network: UNetSection = UNetSection()
+    augment: StudentAugment = StudentAugment()
+    loss: StudentLoss = StudentLoss()
+    optimiser: StudentOptimiser = StudentOptimiser()
+    bootstrap: int = Field(1000, ge=0, description="resamples for the intervals")
+
+    @model_validator(mode="after")
+    def _can_choose(self) -> CompareConfig:
+        if not (self.folds or self.validation):
+            raise ValueError("give 'folds' of at least 2, or 'validation' pictures: something must decide")
+        if self.folds == 1:
+            raise ValueError("folds: 1 leaves nothing to train on; give 0 or at least 2")
+        return self
+
+
+AnyRun = GanConfig | HeadConfig | SegmenterConfig | GenerateConfig | EvaluateConfig | CompareConfig
 KINDS: dict[str, type[Run]] = {
     "gan": GanConfig,
     "head": HeadConfig,
     "segmenter": SegmenterConfig,
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
+    "compare": CompareConfig,
 }

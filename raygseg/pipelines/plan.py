@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raygseg.config.schema import EvaluateConfig, GanConfig, GenerateConfig, HeadConfig, Run, SegmenterConfig
+from raygseg.config.schema import (
+    CompareConfig,
+    EvaluateConfig,
+    GanConfig,
+    GenerateConfig,
+    HeadConfig,
+    Run,
+    SegmenterConfig,
+)
 from raygseg.errors import RaygsegError
 from raygseg.pipelines import run_folder
 
@@ -33,6 +41,8 @@ def plan(config: Run) -> dict[str, Any]:
     if isinstance(config, EvaluateConfig):
         output = config.output or config.runtime.output or f"runs/{config.name}"
         return {"model": config.model, "data": config.data, "output": output}
+    if isinstance(config, CompareConfig):
+        return _comparison(config)
     from raygseg.pipelines.train import check_shares, data_sources, total_kimg
 
     check_shares(config)
@@ -40,6 +50,22 @@ def plan(config: Run) -> dict[str, Any]:
     facts = {**_networks(config), **_steps(config, total_kimg(config)), "data": data_sources(config)}
     places = {"run": folder, "bundle": f"{folder}/bundle", "registered as": config.runtime.register_as or config.name}
     return {**facts, "output": places}
+
+
+def _comparison(config: CompareConfig) -> dict[str, Any]:
+    from raygseg.pipelines.compare_arms import chosen_arms
+
+    arms = chosen_arms(config)
+    whole = bool(config.validation or config.tests)
+    trainings = config.draws * len(arms) * (config.folds + whole)
+    return {
+        "arms": arms,
+        "decided by": "validation" if config.validation else f"{config.folds} folds",
+        "trainings": trainings,
+        "kimg in all": trainings * config.schedule.total_kimg,
+        "data": {"labelled": config.labelled, "validation": config.validation or "none", **config.tests},
+        "output": run_folder.place_of(config),
+    }
 
 
 def _steps(config: Run, kimg: float) -> dict[str, Any]:

@@ -1,0 +1,313 @@
+"""Which route serves these labels: every arm trained alike, scored on pictures it has not seen, one table.
+
+OUT/draw-D/labelled/           the k pictures of draw D and their folds
+OUT/draw-D/SPLIT/ARM/          a training (SPLIT: fold-0, ..., or all)
+OUT/cells/*.npz, *.json, *.png what each scored, picture by picture, what it cost, what it looks like
+OUT/table.md, compare.json, report.html, winner.yaml
+
+Every cell is stored when it is done, and a training that was cut short goes on: the same command resumes.
+The folds (or `validation`) decide; `tests` are shown and decide nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from raygseg.config.loader import resolved_yaml
+from raygseg.config.schema import CompareConfig
+from raygseg.data import object_store
+from raygseg.data.draws import write_draw
+from raygseg.data.picture_files import ClassMap, Picture, decode_picture
+from raygseg.data.picture_sets import LabelledSet
+from raygseg.data.sources import open_labelled
+from raygseg.errors import DataError
+from raygseg.labels import LabelSpace
+from raygseg.metrics.confusion import confusion_counts
+from raygseg.metrics.paired import DECIDING, Counts, Ends, OverDraws, difference, over_draws
+from raygseg.pipelines import run_folder
+from raygseg.pipelines.compare_arms import ARMS, Place, chosen_arms
+from raygseg.pipelines.kinds import load_segmenter
+from raygseg.pipelines.train import train
+from raygseg.viz.grids import fit, picture_grid, png_bytes
+from raygseg.viz.overlays import overlay
+from raygseg.viz.report import Plate
+
+Progress = Callable[..., None]  # (stage, done, total, facts)
+FOLDS, VALIDATION = "folds", "validation"
+BATCH, SHOWN, TILE = 16, 6, 128  # pictures at a time; pictures drawn; their side
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an arm took, means over its trainings.
+
+    Attributes:
+        train_cpu_s: CPU seconds of a training. predict_s: seconds a picture. megabytes: of its bundle.
+    """
+
+    train_cpu_s: float
+    predict_s: float
+    megabytes: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm: its figures by set, its cost, and how far it is behind the best on the deciding set."""
+
+    arm: str
+    sets: Mapping[str, OverDraws]
+    cost: Cost
+    behind: float
+    behind_ends: Ends
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """What `compare` found.
+
+    Attributes:
+        recommended: the best arm on the deciding set. reason: in a sentence.
+        rows: one an arm, best first. decided_by: folds or validation.
+        output, files: what was written.
+    """
+
+    recommended: str
+    reason: str
+    decided_by: str
+    rows: list[Row] = field(repr=False)
+    labels: LabelSpace = field(repr=False)
+    output: str
+    files: dict[str, str]
+
+
+def compare(config: CompareConfig, progress: Progress | None = None) -> CompareResult:
+    """Run every arm on every draw and fold that is not done, then write the table, the page and the winner.
+
+    Args:
+        config: see `CompareConfig`.
+        progress: called as (stage, done, total, facts); one unit is a training or a scoring.
+
+    Raises:
+        FingerprintError: OUT holds another comparison. ConfigError: an arm that cannot run.
+        KeyboardInterrupt: what was done is stored; the same command goes on.
+    """
+    from raygseg.pipelines.compare_report import write_results
+
+    arms = chosen_arms(config)
+    place = run_folder.place_of(config)
+    run_folder.claim(place, config)
+    trial = Trial(config, place)
+    work = list(trial.cells(arms))
+    for number, cell in enumerate(work):
+        if progress is not None:
+            progress("compare", number, len(work), {"cell": cell.name})
+        trial.run(cell)
+    if progress is not None:
+        progress("compare", len(work), len(work), {})
+    rows = ranked(trial, arms)
+    recommended, reason = recommendation(rows, trial.decided_by)
+    files = write_results(config, place, rows, trial.labels, trial.decided_by, reason, trial.plates(arms))
+    winner = ARMS[recommended].last(config, Place(config.labelled, f"{place}/winner", config.seed))
+    object_store.write_bytes(files["winner"], winner_text(config, recommended, winner).encode())
+    return CompareResult(recommended, reason, trial.decided_by, rows, trial.labels, place, files)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An arm trained on a split of a draw and scored on one set."""
+
+    arm: str
+    draw: int
+    split: str
+    scored_on: str
+    source: str
+
+    @property
+    def name(self) -> str:
+        return f"draw-{self.draw}.{self.split}.{self.arm}.{self.scored_on}"
+
+
+class Trial:
+    """The cells of a comparison: which there are, how one is made, what all of a set add up to."""
+
+    def __init__(self, config: CompareConfig, place: str) -> None:
+        self.config, self.place = config, place
+        data = open_labelled(config.labelled, None)
+        self.labels = data.labels
+        self.count = config.shots or len(data)
+        for draw in range(config.draws):
+            write_draw(data, config.shots, config.folds, config.seed + draw, self._labelled(draw))
+        self._sets: dict[str, LabelledSet] = {}
+        for name, source in self.others().items():
+            if open_labelled(source, None, limit=1).labels.names != self.labels.names:
+                raise DataError(
+                    f"{source} ({name}) has other classes than {config.labelled}",
+                    "give sources with the same labels.json; ?coarse=1 merges where a meta.json says how",
+                )
+
+    @property
+    def decided_by(self) -> str:
+        return VALIDATION if self.config.validation else FOLDS
+
+    def others(self) -> dict[str, str]:
+        """Sets beside the folds, by name."""
+        config = self.config
+        return {**({VALIDATION: config.validation} if config.validation else {}), **config.tests}
+
+    def sets(self) -> list[str]:
+        return [*([FOLDS] if self.config.folds else []), *self.others()]
+
+    def cells(self, arms: list[str]) -> Iterator[Cell]:
+        """In the order of work: draws, then arms, so that early draws are whole first."""
+        for draw in range(self.config.draws):
+            for arm in arms:
+                for fold in range(self.config.folds):
+                    held_out = f"{self._labelled(draw)}?split=fold-{fold}-out"
+                    yield Cell(arm, draw, f"fold-{fold}", FOLDS, held_out)
+                for name, source in self.others().items():
+                    yield Cell(arm, draw, "all", name, source)
+
+    def _labelled(self, draw: int) -> str:
+        return object_store.join(self.place, f"draw-{draw}", "labelled")
+
+    # --- one cell --------------------------------------------------------------------------------
+
+    def run(self, cell: Cell) -> None:
+        """Train and score, unless it is on record."""
+        record = self._file(cell, "json")
+        if object_store.exists(record):
+            return
+        trained = self._train(cell)
+        data = self._open(cell)
+        segmenter = load_segmenter(trained["bundle"], self.config.runtime.tracking_uri)
+        seconds, counts = 0.0, []
+        shown: list[tuple[Picture, ClassMap, ClassMap]] = []
+        for first in range(0, len(data), BATCH):
+            pairs = [data.read(i) for i in range(first, min(first + BATCH, len(data)))]
+            began = time.perf_counter()
+            answers = segmenter.predict([picture for picture, _ in pairs])
+            seconds += time.perf_counter() - began
+            for (picture, truth), answer in zip(pairs, answers, strict=True):
+                counts.append(confusion_counts(truth, answer.label_map, self.labels))
+                shown += [(picture, truth, answer.label_map)] if len(shown) < SHOWN else []
+        self._draw(cell, shown)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, counts=np.stack(counts))
+        object_store.write_bytes(self._file(cell, "npz"), buffer.getvalue())
+        facts = {"pictures": list(data.names), "predict_s": seconds / len(data), **trained}
+        object_store.write_bytes(record, json.dumps(facts, indent=1).encode())
+
+    def _draw(self, cell: Cell, shown: list[tuple[Picture, ClassMap, ClassMap]]) -> None:
+        """The first pictures with the truth above the arm's labels, as one strip."""
+        rows = [[overlay(picture, maps[which], self.labels) for picture, *maps in shown] for which in (0, 1)]
+        strip = picture_grid([fit(tile, TILE) for row in rows for tile in row], columns=len(shown))
+        object_store.write_bytes(self._file(cell, "png"), png_bytes(strip))
+
+    def plates(self, arms: list[str]) -> list[Plate]:
+        """Those strips of the first cell of each arm on the deciding set."""
+        plates = []
+        for arm in arms:
+            cell = next(cell for cell in self.cells([arm]) if cell.scored_on == self.decided_by)
+            picture = decode_picture(object_store.read_bytes(self._file(cell, "png")))
+            plates.append(Plate(picture, f"truth, then {arm}"))
+        return plates
+
+    def _file(self, cell: Cell, suffix: str) -> str:
+        return object_store.join(self.place, "cells", f"{cell.name}.{suffix}")
+
+    def _open(self, cell: Cell) -> LabelledSet:
+        if cell.scored_on == FOLDS:
+            return open_labelled(cell.source, None)
+        if cell.scored_on not in self._sets:
+            self._sets[cell.scored_on] = open_labelled(cell.source, None)
+        return self._sets[cell.scored_on]
+
+    def _train(self, cell: Cell) -> dict[str, Any]:
+        """The arm's bundle and what it cost, from the record of an earlier cell or by training."""
+        folder = object_store.join(self.place, f"draw-{cell.draw}", cell.split)
+        record = object_store.join(folder, f"{cell.arm}.json")
+        if object_store.exists(record):
+            return dict(json.loads(object_store.read_bytes(record)))
+        source = f"{self._labelled(cell.draw)}?split={cell.split}"
+        run = ARMS[cell.arm].last(self.config, Place(source, folder, self.config.seed + cell.draw))
+        began = time.process_time()
+        result = train(run)
+        facts = {
+            "bundle": result.bundle_path,
+            "train_cpu_s": round(time.process_time() - began, 1),
+            "bytes": sum(entry.size for entry in object_store.list_files(result.bundle_path)),
+        }
+        object_store.write_bytes(record, json.dumps(facts, indent=1).encode())
+        return facts
+
+    # --- all cells of a set ----------------------------------------------------------------------
+
+    def counts(self, arm: str, name: str) -> Counts:
+        """[N, D, K, K]: every picture of the set (of the folds: each held out once), every draw."""
+        cells = [cell for cell in self.cells([arm]) if cell.scored_on == name]
+        by_draw = [
+            np.concatenate([self._stored(cell) for cell in cells if cell.draw == draw])
+            for draw in range(self.config.draws)
+        ]
+        return np.stack(by_draw, axis=1)
+
+    def _stored(self, cell: Cell) -> Counts:
+        with np.load(io.BytesIO(object_store.read_bytes(self._file(cell, "npz"))), allow_pickle=False) as stored:
+            return np.asarray(stored["counts"], dtype=np.int64)
+
+    def cost(self, arm: str) -> Cost:
+        facts = [json.loads(object_store.read_bytes(self._file(cell, "json"))) for cell in self.cells([arm])]
+
+        def mean(key: str) -> float:
+            return float(np.mean([fact[key] for fact in facts]))
+
+        return Cost(mean("train_cpu_s"), mean("predict_s"), mean("bytes") / 1e6)
+
+
+def ranked(trial: Trial, arms: list[str]) -> list[Row]:
+    """Every arm's figures, best on the deciding set first; of equals the simpler."""
+    config, labels = trial.config, trial.labels
+    counts = {arm: {name: trial.counts(arm, name) for name in trial.sets()} for arm in arms}
+    figures = {
+        arm: {name: over_draws(c, labels, config.bootstrap, config.seed) for name, c in sets.items()}
+        for arm, sets in counts.items()
+    }
+    decider = trial.decided_by
+    order = sorted(arms, key=lambda arm: -figures[arm][decider].figures[DECIDING])
+    rows = []
+    for arm in order:
+        gap, ends = difference(counts[arm][decider], counts[order[0]][decider], labels, config.bootstrap, config.seed)
+        rows.append(Row(arm, figures[arm], trial.cost(arm), gap, ends))
+    return rows
+
+
+def recommendation(rows: list[Row], decided_by: str) -> tuple[str, str]:
+    """The best arm on the deciding set, and what can be said of the others, in a sentence."""
+    best, others = rows[0], rows[1:]
+    score = 100 * best.sets[decided_by].figures[DECIDING]
+    text = f"{best.arm} ({ARMS[best.arm].text}): {score:.1f} mIoU of the parts by {decided_by}"
+    close = [row.arm for row in others if row.behind_ends[1] >= 0]
+    if not others:
+        return best.arm, f"{text}; nothing was set beside it"
+    if not close:
+        return best.arm, f"{text}, ahead of every other arm beyond the interval of the pictures"
+    cheapest = min([best, *(row for row in others if row.arm in close)], key=lambda row: row.cost.train_cpu_s)
+    remark = f"{text}; not told apart from it by these pictures: {', '.join(close)}"
+    return best.arm, remark if cheapest is best else f"{remark}; the cheapest of them is {cheapest.arm}"
+
+
+def winner_text(config: CompareConfig, arm: str, run: Any) -> str:
+    """The winning arm on all k pictures, as a file that `raygseg train` runs."""
+    limit = {"labelled_limit": config.shots} if config.shots and "labelled_limit" in type(run).model_fields else {}
+    run = run.model_copy(update={"name": f"{config.name}-winner", **limit})
+    run = run.model_copy(update={"runtime": run.runtime.model_copy(update={"output": "", "tracking_uri": ""})})
+    lines = [f"# The arm '{arm}' of the comparison {config.name}, on all its labelled pictures.",
+             "# raygseg train THIS-FILE"]  # fmt: skip
+    return "\n".join(lines) + "\n" + resolved_yaml(run)

@@ -1,0 +1,127 @@
+"""A comparison trains every arm on every fold once, goes on where it stopped, and leaves a winner that trains."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from raygseg.config.loader import load_config
+from raygseg.config.schema import CompareConfig
+from raygseg.errors import ConfigError, DataError, FingerprintError
+from raygseg.pipelines import compare as comparing
+from raygseg.pipelines import compare_arms
+from raygseg.pipelines.compare import compare
+from raygseg.pipelines.compare_arms import ArmKind, Place, chosen_arms, direct
+
+
+def wide(config: CompareConfig, place: Place) -> object:
+    """A second arm: the same with another seed and network, in its own folder."""
+    run = direct(config, place)
+    output = run.runtime.output.replace("direct", "backbone")
+    return run.model_copy(
+        update={
+            "network": run.network.model_copy(update={"width": 6}),
+            "runtime": run.runtime.model_copy(update={"output": output}),
+        }
+    )
+
+
+@pytest.fixture(autouse=True)
+def two_arms(monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = {"direct": ArmKind("alone", direct), "backbone": ArmKind("wider", wide)}
+    for module in (compare_arms, comparing):
+        monkeypatch.setattr(module, "ARMS", arms)
+    monkeypatch.setattr("raygseg.pipelines.compare_report.ARMS", arms)
+
+
+def config(folder: Path, **changes: object) -> CompareConfig:
+    values = {
+        "name": "trial",
+        "labelled": "toy://default?count=6&seed=2&size=16",
+        "shots": 4,
+        "draws": 2,
+        "folds": 2,
+        "tests": {"unseen": "toy://default?count=3&seed=8&size=16"},
+        "resolution": 16,
+        "schedule": {"total_kimg": 0.016, "batch_size": 4},
+        "network": {"width": 4, "depth": 2},
+        "bootstrap": 20,
+        "runtime": {"output": str(folder), "in_process": True},
+        **changes,
+    }
+    return CompareConfig.model_validate(values)
+
+
+def test_every_cell_is_run_once_and_the_winner_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[str] = []
+    original = comparing.train
+
+    def stops(run: object) -> object:
+        trained.append(run.runtime.output)  # type: ignore[attr-defined]
+        if len(trained) == 5:
+            raise KeyboardInterrupt
+        return original(run)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(comparing, "train", stops)
+    seen: list[tuple[int, int]] = []
+    with pytest.raises(KeyboardInterrupt):
+        compare(config(tmp_path))
+    result = compare(config(tmp_path), lambda stage, done, total, facts: seen.append((done, total)))
+    assert len(set(trained)) == 12 and len(trained) == 13  # 2 draws x 2 arms x (2 folds + all), one cut short
+    assert seen[-1] == (12, 12)
+    assert {row.arm for row in result.rows} == {"direct", "backbone"}
+    best = result.rows[0]
+    assert result.recommended == best.arm and best.behind == 0 and result.decided_by == "folds"
+    assert len(best.sets["unseen"].draws) == 2
+    record = json.loads((tmp_path / "compare.json").read_text())
+    assert [arm["arm"] for arm in record["arms"]] == [row.arm for row in result.rows]
+    page = (tmp_path / "report.html").read_text()
+    assert "unseen" in page and "data:image/png" in page
+    winner = load_config(tmp_path / "winner.yaml")
+    assert winner.kind == "segmenter" and winner.labelled_limit == 4  # type: ignore[attr-defined]
+    assert winner.labelled == "toy://default?count=6&seed=2&size=16"  # type: ignore[attr-defined]
+
+
+def test_a_fold_never_sees_what_it_is_scored_on(tmp_path: Path) -> None:
+    trial = comparing.Trial(config(tmp_path), str(tmp_path))
+    splits = json.loads((tmp_path / "draw-0" / "labelled" / "splits.json").read_text())
+    for cell in trial.cells(["direct"]):
+        if cell.scored_on == "folds":
+            held_out = cell.source.rpartition("=")[2]
+            assert not set(splits[cell.split]) & set(splits[held_out])
+
+
+def test_another_comparison_in_the_same_place_is_refused(tmp_path: Path) -> None:
+    compare(config(tmp_path, draws=1, tests={}))
+    with pytest.raises(FingerprintError, match="folds: 2 -> 4"):
+        compare(config(tmp_path, draws=1, tests={}, folds=4))
+
+
+def test_other_classes_are_refused(tmp_path: Path) -> None:
+    import numpy as np
+
+    from raygseg.data.draws import write_draw
+    from raygseg.data.sources import open_labelled
+
+    other = str(tmp_path / "other")
+    write_draw(open_labelled("toy://default?count=2&seed=8&size=16", None), 0, 0, 0, other)
+    names = json.loads((tmp_path / "other" / "labels.json").read_text())
+    names["classes"][1] = "something else"
+    (tmp_path / "other" / "labels.json").write_text(json.dumps({"classes": names["classes"]}))
+    assert np.ndim(names["palette"]) == 2
+    with pytest.raises(DataError, match="other classes"):
+        compare(config(tmp_path / "out", tests={"other": other}))
+
+
+def test_arms_that_need_a_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen_arms(config(tmp_path)) == ["direct", "backbone"]
+    with pytest.raises(ConfigError, match="'student' needs a generator"):
+        chosen_arms(config(tmp_path, arms=("student",)))
+
+
+@pytest.mark.parametrize(("changes", "text"), [({"folds": 0}, "something must decide"), ({"folds": 1}, "folds: 1")])
+def test_something_must_decide(tmp_path: Path, changes: dict[str, object], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        config(tmp_path, **changes)
