@@ -71,8 +71,8 @@ What is done is kept; the same command goes on.
 
 [bold]Examples[/]
 
-  raygseg compare configs/toy/compare.yaml
-  raygseg compare configs/toy/compare.yaml name=mine labelled=my/photos resolution=64 --no-gan
+  raygseg compare configs/compare/toy.yaml
+  raygseg compare configs/compare/toy.yaml name=mine labelled=my/photos resolution=64 --no-gan
 """
 
 
