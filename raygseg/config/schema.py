@@ -198,12 +198,17 @@ class HeadConfig(Run):
     training: HeadTraining = HeadTraining()
 
 
-# --- kind: segmenter -----------------------------------------------------------------------------
+# --- kind: backbone-head -------------------------------------------------------------------------
 
 
-class UNetSection(Section):
-    width: PositiveInt = Field(32, description="channels of the first level")
-    depth: PositiveInt = Field(4, description="number of halvings")
+class BackboneSection(Section):
+    """A pretrained network that is read and not trained."""
+
+    name: Literal["vgg16", "efficientnet-lite0", "transformers"]
+    weights: str = Field(
+        "", description="safetensors file (transformers: folder of the model); empty: in RAYGSEG_DATA/weights"
+    )
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 is about twice as fast where the CPU has it")
 
 
 class StudentAugment(Section):
@@ -214,6 +219,53 @@ class StudentAugment(Section):
     scale: tuple[float, float] = (0.5, 2.0)
     translation: Fraction = Field(0.5, description="share of the size, uniform in +-")
     colour: NonNegative = Field(0.0, description="strength of brightness/contrast/saturation jitter")
+
+
+class BackboneTraining(Section):
+    steps: PositiveInt = 300
+    batch_size: PositiveInt = Field(8, description="labelled pictures a step")
+    lr: Positive = 2e-3
+    weight_decay: NonNegative = 1e-3
+    class_balance: Fraction = Field(0.5, description="class weights are frequency^-x, clipped to [0.5, 5]")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of the head's convolutions")
+
+
+class BackboneHeadConfig(Run):
+    """The heads of `head` on a pretrained backbone's features of labelled pictures: a segmenter."""
+
+    kind: Literal["backbone-head"] = "backbone-head"
+    labelled: str = Field(..., description="pictures with masks (folder with labels.json, Parquet or toy://)")
+    labelled_limit: int = Field(0, ge=0, description="k: a seeded nested subset of the labelled pictures; 0: all")
+    resolution: PositiveInt = Field(..., description="pictures are resized to this square for the backbone")
+    backbone: BackboneSection
+    head: HeadNetwork = HeadNetwork()
+    augment: StudentAugment = StudentAugment()
+    training: BackboneTraining = BackboneTraining()
+    max_bad_fraction: Fraction = 0.05
+
+
+# --- kind: segmenter -----------------------------------------------------------------------------
+
+
+class EncoderSection(Section):
+    """A pretrained backbone in place of the U-Net's way down."""
+
+    name: Literal["none", "vgg16", "efficientnet-lite0"] = "none"
+    weights: str = Field("", description="safetensors file; empty: in RAYGSEG_DATA/weights")
+    lr_fraction: Fraction = Field(0.0, description="its learning rate as a share of optimiser.lr; 0: frozen")
+
+
+class UNetSection(Section):
+    width: PositiveInt = Field(32, description="channels of the first level")
+    depth: PositiveInt = Field(4, description="number of halvings")
+    backbone: EncoderSection = EncoderSection()
+
+    @model_validator(mode="after")
+    def _reaches(self) -> UNetSection:
+        deepest = {"vgg16": 4, "efficientnet-lite0": 5}.get(self.backbone.name, self.depth)
+        if self.depth > deepest:
+            raise ValueError(f"depth {self.depth} is more than the {deepest} halvings of {self.backbone.name}")
+        return self
 
 
 class StudentLoss(Section):
@@ -324,10 +376,13 @@ class CompareConfig(Run):
         return self
 
 
-AnyRun = GanConfig | HeadConfig | SegmenterConfig | GenerateConfig | EvaluateConfig | CompareConfig
+AnyRun = (
+    GanConfig | HeadConfig | BackboneHeadConfig | SegmenterConfig | GenerateConfig | EvaluateConfig | CompareConfig
+)
 KINDS: dict[str, type[Run]] = {
     "gan": GanConfig,
     "head": HeadConfig,
+    "backbone-head": BackboneHeadConfig,
     "segmenter": SegmenterConfig,
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,

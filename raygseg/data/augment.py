@@ -62,6 +62,11 @@ class AffineAugmentation:
     reflect: float = 0.5
     flip_order: Sequence[int] = ()
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether every picture comes back as it went in, so that what was made of it may be kept."""
+        return not (self.flip or self.rotation or self.translation or self.colour) and self.scale == (1.0, 1.0)
+
     def __call__(self, images: Tensor, targets: Tensor, valid: Tensor, rng: torch.Generator) -> Augmented:
         """Draw from `rng` (a CPU generator) and apply. Arguments are shaped as in `Augmented`."""
         placement = self.draw(len(images), rng)

@@ -25,13 +25,17 @@ from raygseg.interfaces import FeatureLayer
 CHUNK_BYTES = 4 << 20  # of output enlarged at a time: stays in the second-level cache
 
 
-def resize_map(maps: Tensor, resolution: int) -> Tensor:
-    """[N, C, r, r] -> [N, C, resolution, resolution]: bilinear (align_corners) up, area average down."""
+def resize_map(maps: Tensor, resolution: int, corners: bool = True) -> Tensor:
+    """[N, C, r, r] -> [N, C, resolution, resolution]: bilinear up, area average down.
+
+    corners: enlarging puts the outermost samples on the corners (align_corners), as published for
+    generators; False keeps pixel centres in place, as the maps of a network that pools a picture lie.
+    """
     if maps.shape[-1] == resolution:
         return maps
     if maps.shape[-1] > resolution:
         return functional.interpolate(maps, size=resolution, mode="area")
-    return functional.interpolate(maps, size=resolution, mode="bilinear", align_corners=True)
+    return functional.interpolate(maps, size=resolution, mode="bilinear", align_corners=corners)
 
 
 def _pixel_columns(maps: Tensor) -> Tensor:
@@ -49,15 +53,16 @@ class _AddEnlarged(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, total: Tensor, *small: Tensor) -> Tensor:
+    def forward(ctx: Any, total: Tensor, corners: bool, *small: Tensor) -> Tensor:
         ctx.mark_dirty(total)
+        ctx.corners = corners
         ctx.small_shapes = [maps.shape for maps in small]
         resolution = total.shape[-1]
         chunk = max(1, CHUNK_BYTES // (total[:, :1].numel() * total.element_size()))
         for first in range(0, total.shape[1], chunk):
             part = total[:, first : first + chunk]
             for maps in small:
-                part.add_(resize_map(maps[:, first : first + chunk], resolution))
+                part.add_(resize_map(maps[:, first : first + chunk], resolution, corners))
         return total
 
     @staticmethod
@@ -66,10 +71,11 @@ class _AddEnlarged(torch.autograd.Function):
         grad = grads[0].contiguous()
         size = list(grad.shape[-2:])
         transposed = torch.ops.aten.upsample_bilinear2d_backward
-        return grad, *(
-            transposed(grad, size, list(shape), True) if needed else None
-            for shape, needed in zip(ctx.small_shapes, ctx.needs_input_grad[1:], strict=True)
+        enlarged = (
+            transposed(grad, size, list(shape), ctx.corners) if needed else None
+            for shape, needed in zip(ctx.small_shapes, ctx.needs_input_grad[2:], strict=True)
         )
+        return grad, None, *enlarged
 
 
 class FusedHypercolumn(nn.Module):
@@ -86,15 +92,16 @@ class FusedHypercolumn(nn.Module):
         layers: the generator's taps, in the order of the stack's channels.
         width: output channels d.
         resolution: R, the stack's grid.
+        corners: how maps are enlarged, see `resize_map`.
     """
 
     mean: Tensor
     inverse_std: Tensor
 
-    def __init__(self, layers: Sequence[FeatureLayer], width: int, resolution: int) -> None:
+    def __init__(self, layers: Sequence[FeatureLayer], width: int, resolution: int, corners: bool = True) -> None:
         super().__init__()
         self.layers = tuple(layers)
-        self.resolution = resolution
+        self.resolution, self.corners = resolution, corners
         channels = sum(layer.channels for layer in self.layers)
         self.weight = nn.Parameter(torch.randn(width, channels) * math.sqrt(2.0 / channels))
         self.bias = nn.Parameter(torch.zeros(width))
@@ -120,7 +127,7 @@ class FusedHypercolumn(nn.Module):
             if total is None:
                 batch = next(iter(features.values())).shape[0]
                 total = weight.new_zeros(batch, weight.shape[0], self.resolution, self.resolution)
-            out: Tensor = _AddEnlarged.apply(total, *grids.values()) if grids else total
+            out: Tensor = _AddEnlarged.apply(total, self.corners, *grids.values()) if grids else total
             return out.add_(bias[:, None, None])
 
     def _project(self, features: Mapping[str, Tensor], weight: Tensor) -> dict[int, Tensor]:

@@ -14,6 +14,6 @@ def cosine_decay(nimg: int, total_images: int, final_fraction: float) -> float:
 
 
 def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of all parameter groups."""
+    """Set the learning rate of all parameter groups, in a group with `lr_scale` that share of it."""
     for group in optimiser.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)

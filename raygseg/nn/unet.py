@@ -14,6 +14,7 @@ It differs from the classic 64-128-256-512-1024 network in three ways, each for 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,15 +69,24 @@ class UNet(nn.Module):
     def __init__(self, in_channels: int = 3, num_classes: int = 2, width: int = 32, depth: int = 4) -> None:
         super().__init__()
         self.depth = depth
-        widths = [width * min(2**i, LARGEST_MULTIPLE) for i in range(depth + 1)]
+        widths = level_widths(width, depth)
         self.stem = DoubleConv(in_channels, widths[0])
         self.down = nn.ModuleList(DoubleConv(widths[i], widths[i + 1]) for i in range(depth))
         self.up = nn.ModuleList(UpBlock(widths[i + 1], widths[i]) for i in reversed(range(depth)))
         self.classify = nn.Conv2d(widths[0], num_classes, 1)
 
+    @property
+    def build(self) -> dict[str, Any]:
+        """What `UNet(**build)` rebuilds a network for colour pictures from; JSON values only."""
+        return {
+            "num_classes": self.classify.out_channels,
+            "width": self.classify.in_channels,
+            "depth": self.depth,
+        }
+
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
-        x = self._pad(images).contiguous(memory_format=torch.channels_last)
+        x = pad_border(images, 2**self.depth).contiguous(memory_format=torch.channels_last)
         maps = [self.stem(x)]
         for block in self.down:
             maps.append(block(functional.max_pool2d(maps[-1], 2)))
@@ -86,10 +96,15 @@ class UNet(nn.Module):
         logits: Tensor = self.classify(x)
         return logits[..., :height, :width]
 
-    def _pad(self, images: Tensor) -> Tensor:
-        """Repeat the lower and right border up to the next multiple of 2^depth."""
-        step = 2**self.depth
-        bottom, right = -images.shape[-2] % step, -images.shape[-1] % step
-        if not (bottom or right):
-            return images
-        return functional.pad(images, (0, right, 0, bottom), mode="replicate")
+
+def level_widths(width: int, depth: int) -> list[int]:
+    """Channels of levels 0 to `depth`."""
+    return [width * min(2**i, LARGEST_MULTIPLE) for i in range(depth + 1)]
+
+
+def pad_border(images: Tensor, step: int) -> Tensor:
+    """Repeat the lower and right border up to the next multiple of `step`."""
+    bottom, right = -images.shape[-2] % step, -images.shape[-1] % step
+    if not (bottom or right):
+        return images
+    return functional.pad(images, (0, right, 0, bottom), mode="replicate")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raygseg.bundle import Bundle, read_bundle
-from raygseg.config.schema import KINDS, GanConfig, HeadConfig, Run, SegmenterConfig
+from raygseg.config.schema import KINDS, BackboneHeadConfig, GanConfig, HeadConfig, Run, SegmenterConfig
 from raygseg.data.picture_sets import LabelledSet, PictureSet, data_fingerprint
 from raygseg.data.sources import open_labelled, open_pictures
 from raygseg.data.splits import nested_subset
@@ -72,6 +72,10 @@ def sampler_from(bundle: Bundle, device: str = "cpu") -> PairSampler:
 
 
 def segmenter_from(bundle: Bundle, device: str = "cpu") -> Segmenter:
+    if bundle.build.get("method") == "backbone-head":
+        from raygseg.methods.repurposegan.backbone_segmenter import BackboneHeadSegmenter
+
+        return BackboneHeadSegmenter.from_bundle(bundle, device)
     from raygseg.methods.student.segmenter import UNetSegmenter
 
     return UNetSegmenter.from_bundle(bundle, device)
@@ -145,6 +149,8 @@ def _trainable(run: Run) -> _Trainable:
         return _Trainable(_gan_training, _gan_bundle)
     if isinstance(run, HeadConfig):
         return _Trainable(_head_training, _head_bundle)
+    if isinstance(run, BackboneHeadConfig):
+        return _Trainable(_backbone_head_training, _backbone_head_bundle)
     if isinstance(run, SegmenterConfig):
         return _Trainable(_segmenter_training, _segmenter_bundle)
     kind = getattr(run, "kind", type(run).__name__)
@@ -227,6 +233,24 @@ def _head_bundle(run: HeadConfig, state: Mapping[str, Any]) -> Bundle:
     return sampler.to_bundle(generator_build)
 
 
+def _backbone_head_training(run: BackboneHeadConfig, device: str) -> Training:
+    from raygseg.engine.loop import Training
+    from raygseg.methods.repurposegan.backbone_training import build_recipe
+
+    labelled = _labelled(run)
+    recipe = build_recipe(run, labelled, device)
+    facts = _about(labelled=_origin(run.labelled, labelled))
+    return Training(recipe, LabelledStream(labelled, run.seed), facts=facts)
+
+
+def _backbone_head_bundle(run: BackboneHeadConfig, state: Mapping[str, Any]) -> Bundle:
+    from raygseg.methods.repurposegan.backbone_training import build_recipe
+
+    recipe = build_recipe(run, _labelled(run))
+    recipe.load_state_dict(state)
+    return recipe.finish().to_bundle()
+
+
 def _segmenter_training(run: SegmenterConfig, device: str) -> Training:
     from raygseg.engine.loop import Training
     from raygseg.methods.student.training import build_recipe
@@ -260,7 +284,7 @@ def _origin(source: str, data: PictureSet | LabelledSet) -> dict[str, Any]:
     return {"source": source, "count": len(data), "fingerprint": data_fingerprint(data)}
 
 
-def _labelled(run: SegmenterConfig) -> LabelledSet:
+def _labelled(run: SegmenterConfig | BackboneHeadConfig) -> LabelledSet:
     """The labelled pictures, or a seeded subset of `labelled_limit` of them (nested: 1 in 5 in 10)."""
     labelled = open_labelled(run.labelled, run.resolution, run.max_bad_fraction)
     if 0 < run.labelled_limit < len(labelled):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from raygseg.config.schema import (
+    BackboneHeadConfig,
     CompareConfig,
     EvaluateConfig,
     GanConfig,
@@ -69,7 +70,8 @@ def _comparison(config: CompareConfig) -> dict[str, Any]:
 
 
 def _steps(config: Run, kimg: float) -> dict[str, Any]:
-    section = config.training if isinstance(config, HeadConfig) else getattr(config, "schedule", None)
+    told = isinstance(config, HeadConfig | BackboneHeadConfig)
+    section = config.training if told else getattr(config, "schedule", None)
     batch: int = section.batch_size if section is not None else 1
     steps = -(-round(kimg * 1000) // batch)
     runtime = config.runtime
@@ -129,17 +131,21 @@ def _built(config: Run) -> dict[str, nn.Module]:
         generator = load_generator(config.generator, config.runtime.tracking_uri)
         classes = read_samples(config.samples).labels.num_classes
         return {"head": build_head(config.head, generator.feature_layers, classes)}
+    if isinstance(config, BackboneHeadConfig):
+        from raygseg.methods.repurposegan.backbone_training import build_backbone_head, open_trunk
+
+        return {"head": build_backbone_head(config, open_trunk(config), _classes(config))}
     assert isinstance(config, SegmenterConfig)
     from raygseg.methods.student.training import build_network
 
     return {"network": build_network(config, _classes(config))}
 
 
-def _classes(config: SegmenterConfig) -> int:
+def _classes(config: SegmenterConfig | BackboneHeadConfig) -> int:
     """Number of classes, from the manifest of the pairs or from the labelled source."""
     from raygseg.data.pair_set import PairSet
     from raygseg.data.sources import open_labelled
 
-    if config.pairs:
+    if isinstance(config, SegmenterConfig) and config.pairs:
         return PairSet.open(config.pairs).labels.num_classes
     return open_labelled(config.labelled, config.resolution, config.max_bad_fraction, limit=1).labels.num_classes

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from raygseg.bundle import Bundle, write_bundle
 from raygseg.config.loader import fingerprint
-from raygseg.config.schema import HeadConfig, Run
+from raygseg.config.schema import BackboneHeadConfig, HeadConfig, Run
 from raygseg.data import object_store
 from raygseg.engine.checkpoint import Checkpoint, CheckpointFolder
 from raygseg.engine.interrupts import StopRequest
@@ -33,7 +33,11 @@ from raygseg.tracking.hooks import TrackingHook
 Progress = Callable[[str, float, float, Mapping[str, float]], None]  # (stage, done, total, facts)
 FACTORY = "raygseg.pipelines.kinds:make_training"
 STAGE = "train"
-BEST_BY = {"head": "loss", "segmenter": "loss"}  # a GAN's losses say nothing about its pictures
+BEST_BY = {
+    "head": "loss",
+    "backbone-head": "loss",
+    "segmenter": "loss",
+}  # a GAN's losses say nothing about its pictures
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ class Outside:
 
 def total_kimg(config: Run) -> float:
     """Length of the run in thousands of pictures."""
-    if isinstance(config, HeadConfig):
+    if isinstance(config, HeadConfig | BackboneHeadConfig):
         return config.training.steps * config.training.batch_size / 1000
     schedule = getattr(config, "schedule", None)
     return float(schedule.total_kimg) if schedule is not None else 0.0

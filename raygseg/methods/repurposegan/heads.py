@@ -90,6 +90,7 @@ class LabelHead(nn.Module):
         resolution: the stack's grid R.
         members: M.
         projection_dim: channels d that the hypercolumn is projected to, a member.
+        corners: how maps are enlarged to the grid (`nn.hypercolumn.resize_map`).
     """
 
     def __init__(
@@ -100,13 +101,14 @@ class LabelHead(nn.Module):
         resolution: int,
         members: int = 1,
         projection_dim: int = 128,
+        corners: bool = True,
     ) -> None:
         super().__init__()
         self.architecture, self.num_classes, self.members = architecture, num_classes, members
         self.projection_dim, self.resolution = projection_dim, resolution
         self.layers = tuple(FeatureLayer(*layer) for layer in layers)
         self.plan = plan_head(architecture, projection_dim, num_classes)
-        self.project = FusedHypercolumn(self.layers, members * self.plan.channels[0], resolution)
+        self.project = FusedHypercolumn(self.layers, members * self.plan.channels[0], resolution, corners)
         self.body = _grouped_body(self.plan, members)
 
     @property
@@ -123,6 +125,7 @@ class LabelHead(nn.Module):
             "resolution": self.resolution,
             "members": self.members,
             "projection_dim": self.projection_dim,
+            "corners": self.project.corners,
         }
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
@@ -181,15 +184,20 @@ def select_layers(feature_layers: Sequence[FeatureLayer], names: Sequence[str]) 
 
 
 def build_head(
-    config: HeadNetwork, feature_layers: Sequence[FeatureLayer], num_classes: int, stack_resolution: int = 0
+    config: HeadNetwork,
+    feature_layers: Sequence[FeatureLayer],
+    num_classes: int,
+    stack_resolution: int = 0,
+    corners: bool = True,
 ) -> LabelHead:
     """The configured head.
 
     Args:
         feature_layers: all taps of the generator; `config.layers` chooses among them.
         stack_resolution: grid where neither this nor the configuration says: the largest tap's, at most 512.
+        corners: how maps are enlarged to the grid (`nn.hypercolumn.resize_map`).
     """
     layers = select_layers(feature_layers, config.layers)
     largest = max(layer.resolution for layer in layers)
     grid = config.stack_resolution or stack_resolution or min(largest, LARGEST_STACK)
-    return LabelHead(config.architecture, layers, num_classes, grid, config.members, config.projection_dim)
+    return LabelHead(config.architecture, layers, num_classes, grid, config.members, config.projection_dim, corners)

@@ -116,7 +116,7 @@ class HeadRecipe:
         logits = self.head(self._features(batch.data["index"].tolist(), batch.draws))
         valid = labels < self.head.num_classes
         targets = one_hot(labels, self.head.num_classes)
-        seen = self._member_pixels(valid, batch.draws)
+        seen = member_pixels(valid, self.head.members, batch.draws)
         loss = soft_cross_entropy(
             logits.flatten(0, 1),
             targets[:, None].expand_as(logits).flatten(0, 1),
@@ -126,15 +126,6 @@ class HeadRecipe:
         guess = logits.detach().float().softmax(2).mean(1).argmax(1)
         accuracy = (guess == labels)[valid].float().mean()
         return PhaseLoss(loss, {"loss": loss.detach(), "pixel_accuracy": accuracy})
-
-    def _member_pixels(self, valid: Tensor, draws: Draws) -> Tensor:
-        """[N, M, R, R], 1 where a member learns: different pixels keep the members of an ensemble apart."""
-        members = self.head.members
-        every = valid[:, None].expand(-1, members, -1, -1).float()
-        if members == 1:
-            return every
-        chance = torch.rand(every.shape, generator=draws.rng("head/pixels")).to(self.device)
-        return every * (chance < MEMBER_PIXEL_SHARE)
 
     def finish(self) -> LabelHead:
         """The head ready for use: batch-norm statistics measured on the samples, evaluation mode."""
@@ -162,6 +153,15 @@ class HeadRecipe:
 
     def progress(self) -> dict[str, float]:
         return {"lr": float(self._adam.param_groups[0]["lr"])}
+
+
+def member_pixels(valid: Tensor, members: int, draws: Draws) -> Tensor:
+    """[N, R, R] -> [N, M, R, R], 1 where a member learns: different pixels keep the members of an ensemble apart."""
+    every = valid[:, None].expand(-1, members, -1, -1).float()
+    if members == 1:
+        return every
+    chance = torch.rand(every.shape, generator=draws.rng("head/pixels")).to(valid.device)
+    return every * (chance < MEMBER_PIXEL_SHARE)
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:

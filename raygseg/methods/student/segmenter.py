@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,39 +16,32 @@ from raygseg.data.picture_files import resize_picture
 from raygseg.errors import CheckpointError, DataError
 from raygseg.interfaces import Picture, Segmentation
 from raygseg.labels import LabelSpace
+from raygseg.nn.pretrained_unet import PretrainedUNet, open_unet
 from raygseg.nn.unet import UNet
 
 METHOD = "student"
 STRIP_BYTES = 32 << 20  # of enlarged probabilities held at a time
 
 
-class UNetSegmenter:
-    """Implements `interfaces.Segmenter`.
+class SquareSegmenter(ABC):
+    """A segmenter whose network sees squares of one size (`interfaces.Segmenter` but for `probabilities`).
 
     Pictures are squashed to the network's square as in training; probabilities are brought back to
     the picture's own size bilinearly, a strip of rows at a time, so that memory does not grow with
     the picture.
 
     Args:
-        net: logits from pictures in [-1, 1].
         labels: its classes.
         resolution: the square's side in training.
         batch_size: pictures a forward pass.
     """
 
-    def __init__(self, net: UNet, labels: LabelSpace, resolution: int, batch_size: int = 16) -> None:
-        self.net = net.eval().requires_grad_(False)
+    def __init__(self, labels: LabelSpace, resolution: int, batch_size: int = 16) -> None:
         self.labels, self.resolution, self.batch_size = labels, resolution, batch_size
 
-    @property
-    def device(self) -> torch.device:
-        return self.net.classify.weight.device
-
-    @torch.no_grad()
+    @abstractmethod
     def probabilities(self, images: Tensor) -> Tensor:
         """[N, 3, R, R] in [-1, 1] -> [N, K, R, R], on the network's device."""
-        logits: Tensor = self.net(images.to(self.device))
-        return logits.float().softmax(1)
 
     def predict(self, pictures: Sequence[Picture]) -> list[Segmentation]:
         """Label map and confidence of each picture, at its own size, in order.
@@ -72,26 +66,53 @@ class UNetSegmenter:
             )
         return resize_picture(picture, self.resolution)
 
+
+class UNetSegmenter(SquareSegmenter):
+    """Implements `interfaces.Segmenter`.
+
+    Args:
+        net: logits from pictures in [-1, 1].
+        labels, resolution, batch_size: see `SquareSegmenter`.
+    """
+
+    def __init__(self, net: UNet | PretrainedUNet, labels: LabelSpace, resolution: int, batch_size: int = 16) -> None:
+        super().__init__(labels, resolution, batch_size)
+        self.net = net.eval().requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.net.classify.weight.device
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """[N, 3, R, R] in [-1, 1] -> [N, K, R, R], on the network's device."""
+        logits: Tensor = self.net(images.to(self.device))
+        return logits.float().softmax(1)
+
     # --- bundles ---------------------------------------------------------------------------------
 
     def to_bundle(self, config: Mapping[str, Any] | None = None, **facts: Any) -> Bundle:
-        """The segmenter as a bundle. config: training configuration, for the record; facts: for the card."""
-        network = {
-            "num_classes": self.labels.num_classes,
-            "width": self.net.stem[0].out_channels,
-            "depth": self.net.depth,
-        }
-        build = {"method": METHOD, "network": network, "resolution": self.resolution}
-        return Bundle("segmenter", build, self.net.state_dict(), self.labels, config or {}, facts)
+        """The segmenter as a bundle. config: training configuration, for the record; facts: for the card.
+
+        The weights of a frozen backbone are not inside: they are found again by their SHA-256.
+        """
+        build = {"method": METHOD, "network": self.net.build, "resolution": self.resolution}
+        told = self.net.facts if isinstance(self.net, PretrainedUNet) else {}
+        return Bundle("segmenter", build, self.net.state_dict(), self.labels, config or {}, {**told, **facts})
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, device: torch.device | str = "cpu") -> UNetSegmenter:
-        """Rebuild from a bundle. CheckpointError where it is of another kind or its weights do not fit."""
+        """Rebuild from a bundle.
+
+        Raises:
+            CheckpointError: it is of another kind, or weights do not fit.
+            MissingEnvironmentError: the weights of a frozen backbone are not there.
+        """
         if bundle.kind != "segmenter" or bundle.build.get("method") != METHOD or bundle.labels is None:
             raise CheckpointError(
                 f"the bundle is a {bundle.kind}, not a U-Net segmenter", "name one that `train segmenter` wrote"
             )
-        net = UNet(3, **bundle.build["network"])
+        net = open_unet(**bundle.build["network"])
         try:
             net.load_state_dict(dict(bundle.tensors))
         except RuntimeError as error:

@@ -15,6 +15,7 @@ from raygseg.data.augment import AffineAugmentation
 from raygseg.interfaces import MicroBatch, Phase, PhaseLoss
 from raygseg.labels import LabelSpace
 from raygseg.nn.ema import ema_beta, update_ema
+from raygseg.nn.pretrained_unet import PretrainedUNet, new_unet
 from raygseg.nn.schedules import cosine_decay, set_lr
 from raygseg.nn.segmentation_loss import class_shares, class_weights, soft_cross_entropy
 from raygseg.nn.unet import UNet
@@ -59,7 +60,7 @@ class StudentRecipe:
         self.net = build_network(config, labels.num_classes).to(self.device)
         self.average = copy.deepcopy(self.net).requires_grad_(False).eval()
         section = config.optimiser
-        adam = torch.optim.AdamW(self.net.parameters(), lr=section.lr, weight_decay=section.weight_decay)
+        adam = torch.optim.AdamW(parameter_groups(config, self.net), lr=section.lr, weight_decay=section.weight_decay)
         self.phases = [Phase("student", [self.net], adam, self._loss)]
         self.augmentation = build_augmentation(config, labels)
         self.shares_known = shares is not None
@@ -180,11 +181,27 @@ def hard_targets(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     return (labels[:, None] == classes).float(), (labels < num_classes).float()
 
 
-def build_network(config: SegmenterConfig, num_classes: int) -> UNet:
-    """The configured network, initialised from the run's seed."""
+def build_network(config: SegmenterConfig, num_classes: int) -> UNet | PretrainedUNet:
+    """The configured network, initialised from the run's seed, its backbone from the weights file.
+
+    Raises MissingEnvironmentError or CheckpointError where the backbone's weights cannot be read.
+    """
+    section = config.network
+    encoder = section.backbone
     with torch.random.fork_rng(devices=[]):  # initialisation draws from torch's global generator
         torch.manual_seed(derive_seed(config.seed, "init"))
-        return UNet(3, num_classes, config.network.width, config.network.depth)
+        if encoder.name == "none":
+            return UNet(3, num_classes, section.width, section.depth)
+        frozen = encoder.lr_fraction == 0
+        sizes = (num_classes, section.width, section.depth)
+        return new_unet(encoder.name, encoder.weights, frozen, *sizes, config.optimiser.precision)
+
+
+def parameter_groups(config: SegmenterConfig, net: UNet | PretrainedUNet) -> list[dict[str, Any]]:
+    """The optimiser's groups: a backbone inside learns at its share of the rate, if at all."""
+    if isinstance(net, PretrainedUNet):
+        return net.parameter_groups(config.network.backbone.lr_fraction)
+    return [{"params": list(net.parameters())}]
 
 
 def build_augmentation(config: SegmenterConfig, labels: LabelSpace) -> AffineAugmentation:

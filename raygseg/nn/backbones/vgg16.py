@@ -31,6 +31,8 @@ class VGG16Features(nn.Module):
         precision: bf16 runs the convolutions in bfloat16.
     """
 
+    title = "VGG-16"
+
     def __init__(self, depth: int = 5, resolution: int = 256, precision: Literal["fp32", "bf16"] = "fp32") -> None:
         super().__init__()
         if not 1 <= depth <= len(BLOCKS):
