@@ -70,9 +70,11 @@ def _comparison(config: CompareConfig) -> dict[str, Any]:
 
 
 def _steps(config: Run, kimg: float) -> dict[str, Any]:
-    told = isinstance(config, HeadConfig | BackboneHeadConfig)
-    section = config.training if told else getattr(config, "schedule", None)
-    batch: int = section.batch_size if section is not None else 1
+    if isinstance(config, HeadConfig | BackboneHeadConfig):
+        batch = config.training.batch_size
+    else:
+        schedule = getattr(config, "schedule", None)
+        batch = schedule.batch_size if schedule is not None else 1
     steps = -(-round(kimg * 1000) // batch)
     runtime = config.runtime
     where = "this process" if runtime.in_process else f"{runtime.workers} Ray worker{'s' * (runtime.workers > 1)}"

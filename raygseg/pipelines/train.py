@@ -33,11 +33,8 @@ from raygseg.tracking.hooks import TrackingHook
 Progress = Callable[[str, float, float, Mapping[str, float]], None]  # (stage, done, total, facts)
 FACTORY = "raygseg.pipelines.kinds:make_training"
 STAGE = "train"
-BEST_BY = {
-    "head": "loss",
-    "backbone-head": "loss",
-    "segmenter": "loss",
-}  # a GAN's losses say nothing about its pictures
+# A GAN's losses say nothing about its pictures.
+BEST_BY = {"head": "loss", "backbone-head": "loss", "segmenter": "loss"}
 
 
 @dataclass(frozen=True)

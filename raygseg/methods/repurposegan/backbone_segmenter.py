@@ -96,7 +96,7 @@ def member_logits(head: LabelHead, maps: Mapping[str, Tensor], resolution: int) 
     logits: Tensor = head(maps)
     if logits.shape[-1] == resolution:
         return logits
-    wide = functional.interpolate(
-        logits.flatten(1, 2), (resolution, resolution), mode="bilinear", align_corners=False, antialias=False
-    )
-    return wide.unflatten(1, (head.members, head.num_classes))
+    size = (resolution, resolution)
+    wide: Tensor = functional.interpolate(logits.flatten(1, 2), size, mode="bilinear", align_corners=False)
+    members: Tensor = wide.unflatten(1, (head.members, head.num_classes))
+    return members

@@ -81,7 +81,8 @@ class TransformerFeatures(nn.Module):
 def _on_grid(tokens: Tensor, rows: int, columns: int) -> Tensor:
     """[N, extra + rows * columns, C] -> [N, C, rows, columns]."""
     assert tokens.shape[1] >= rows * columns, "fewer tokens than patches"
-    return tokens[:, -rows * columns :].transpose(1, 2).unflatten(2, (rows, columns)).contiguous()
+    patches: Tensor = tokens[:, -rows * columns :].transpose(1, 2).unflatten(2, (rows, columns))
+    return patches.contiguous()
 
 
 def _single(size: Any) -> int:

@@ -28,7 +28,7 @@ def explicit(fused: FusedHypercolumn, features: dict[str, Tensor]) -> Tensor:
         if layer.resolution > size:
             maps = functional.interpolate(maps, size=size, mode="area")
         elif layer.resolution < size:
-            maps = functional.interpolate(maps, size=size, mode="bilinear", align_corners=True)
+            maps = functional.interpolate(maps, size=size, mode="bilinear", align_corners=fused.corners)
         stack.append(maps)
     column = torch.cat(stack, dim=1)
     column = (column - fused.mean[:, None, None]) * fused.inverse_std[:, None, None]
@@ -68,6 +68,25 @@ def test_equals_the_explicit_stack_where_no_layer_has_its_grid(resolution: int) 
     module = FusedHypercolumn(LAYERS, width=8, resolution=resolution)
     features = random_maps(LAYERS)
     assert torch.allclose(module(features), explicit(module, features), atol=1e-4)
+
+
+def test_equals_the_explicit_stack_with_pixel_centres_in_place() -> None:
+    torch.manual_seed(0)
+    module = FusedHypercolumn(LAYERS, width=8, resolution=16, corners=False)
+    features = {name: maps.requires_grad_(True) for name, maps in random_maps(LAYERS).items()}
+    ours, theirs = module(features), explicit(module, features)
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    assert not torch.allclose(ours, FusedHypercolumn.forward(_with_corners(module), features), atol=1e-2)
+    cotangent = torch.randn(ours.shape, generator=torch.Generator().manual_seed(2))
+    inputs = [*features.values(), module.weight]
+    mine, other = (torch.autograd.grad(out, inputs, cotangent) for out in (ours, theirs))
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-3) for a, b in zip(mine, other, strict=True))
+
+
+def _with_corners(module: FusedHypercolumn) -> FusedHypercolumn:
+    other = FusedHypercolumn(module.layers, module.weight.shape[0], module.resolution)
+    other.load_state_dict(module.state_dict())
+    return other
 
 
 def test_channels_last_maps_give_the_same(fused: FusedHypercolumn) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from raygseg.config.schema import SegmenterConfig
 from raygseg.engine.loop import Hooks, Trainer, train_loop
 from raygseg.interfaces import Draws, MicroBatch
 from raygseg.labels import LabelSpace
+from raygseg.methods.student.segmenter import UNetSegmenter
 from raygseg.methods.student.training import StudentRecipe, build_recipe, hard_targets
+from tests.unit.nn.backbones.weights_files import write_efficientnet_lite0
 
 R = 16
 LABELS = LabelSpace(("background", "left", "right"), swaps=((1, 2),))
@@ -177,3 +180,50 @@ def test_learning_rate_follows_the_pictures_seen() -> None:
         recipe.phases[0].loss(MicroBatch(data, Draws(0, 0, 0), nimg))
         rates.append(recipe.progress()["lr"])
     assert rates == pytest.approx([0.01, 0.01 * (0.05 + 0.95 / 2), 0.01 * 0.05])
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1], ids=["frozen", "fine-tuned"])
+def test_a_pretrained_backbone_inside_resumes_and_is_bundled(tmp_path: Path, fraction: float) -> None:
+    weights = write_efficientnet_lite0(tmp_path / "e.safetensors", depth=2)
+    backbone = {"name": "efficientnet-lite0", "weights": str(weights), "lr_fraction": fraction}
+    network = {"width": 8, "depth": 2, "backbone": backbone}
+    config, stream = configure(nimg=24, network=network), FourPictures()
+    whole = train(config, stream)
+    half = Trainer(build_recipe(config, LABELS), stream)
+    for _ in range(3):
+        half.step()
+    state = half.state_dict()
+    half.close()
+    recipe = build_recipe(config, LABELS)
+    rest = Trainer(recipe, stream)
+    rest.load_state_dict(state)
+    train_loop(rest, 100, 100, Hooks())
+    ours, theirs = recipe.average.state_dict(), whole.average.state_dict()
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+    untrained = build_recipe(config, LABELS).net.state_dict()
+    moved = [
+        k for k in ours if k.startswith("trunk") and k.endswith("weight") and not torch.equal(ours[k], untrained[k])
+    ]
+    assert bool(moved) == (fraction > 0)
+    rates = [group["lr"] for group in recipe.phases[0].optimiser.param_groups]
+    assert len(rates) == 1 or rates[1] == pytest.approx(fraction * rates[0])
+
+    segmenter = UNetSegmenter(recipe.average, LABELS, R)
+    bundle = segmenter.to_bundle()
+    assert any(k.startswith("trunk") for k in bundle.tensors) == (fraction > 0)
+    images = torch.randn(1, 3, R, R)
+    again = UNetSegmenter.from_bundle(bundle)
+    torch.testing.assert_close(again.probabilities(images), segmenter.probabilities(images), rtol=1e-4, atol=1e-4)
+
+
+def test_a_pretrained_backbone_learns(tmp_path: Path) -> None:
+    weights = write_efficientnet_lite0(tmp_path / "e.safetensors", depth=2)
+    network = {"width": 8, "depth": 2, "backbone": {"name": "efficientnet-lite0", "weights": str(weights)}}
+    stream = FourPictures()
+    assert accuracy(train(configure(nimg=240, augment=NO_AUGMENT, network=network), stream).average, stream) > 0.95
+
+
+def test_more_halvings_than_the_backbone_has_are_refused() -> None:
+    with pytest.raises(ValueError, match="more than the 4 halvings of vgg16"):
+        configure(network={"depth": 5, "backbone": {"name": "vgg16"}})
