@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -153,3 +154,10 @@ def test_colour_jitter_touches_the_picture_only() -> None:
     assert float((plain.images - jittered.images).abs().max()) > 0.05
     assert float(jittered.images.abs().max()) <= 1.0
     assert torch.allclose(jitter_colour(images, 0.0, seeded()), images, atol=1e-6)
+
+
+def test_what_changes_nothing_says_so() -> None:
+    still = AffineAugmentation(flip=False, rotation=0.0, scale=(1.0, 1.0), translation=0.0)
+    assert still.changes_nothing
+    for change in ({"flip": True}, {"rotation": 1.0}, {"scale": (1.0, 1.1)}, {"translation": 0.1}, {"colour": 0.1}):
+        assert not replace(still, **change).changes_nothing  # type: ignore[arg-type]

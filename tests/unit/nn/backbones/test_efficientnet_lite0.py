@@ -92,13 +92,13 @@ def test_bf16_stays_close(weights: Path) -> None:
 
 
 def test_errors_name_the_file(tmp_path: Path) -> None:
-    with pytest.raises(MissingEnvironmentError, match="none.safetensors"):
+    with pytest.raises(MissingEnvironmentError, match=r"none\.safetensors"):
         load_efficientnet_lite0(tmp_path / "none.safetensors")
     other = write_vgg16(tmp_path / "vgg.safetensors", depth=1)
-    with pytest.raises(CheckpointError, match="vgg.safetensors: not EfficientNet-Lite0"):
+    with pytest.raises(CheckpointError, match=r"vgg\.safetensors: not EfficientNet-Lite0"):
         load_efficientnet_lite0(other)
     (tmp_path / "text.safetensors").write_text("no tensors")
-    with pytest.raises(CheckpointError, match="text.safetensors"):
+    with pytest.raises(CheckpointError, match=r"text\.safetensors"):
         load_efficientnet_lite0(tmp_path / "text.safetensors")
     with pytest.raises(ConfigError, match="5 strides, not 6"):
         EfficientNetLite0Features(6)
