@@ -365,7 +365,14 @@ class CompareConfig(Run):
     augment: StudentAugment = StudentAugment()
     loss: StudentLoss = StudentLoss()
     optimiser: StudentOptimiser = StudentOptimiser()
+    backbone: BackboneSection = Field(BackboneSection(name="vgg16"), description="of the arm of that name")
+    head: HeadNetwork = Field(HeadNetwork(), description="what reads the backbone's or the generator's features")
     bootstrap: int = Field(1000, ge=0, description="resamples for the intervals")
+
+    @property
+    def steps(self) -> int:
+        """Of every training."""
+        return max(1, round(self.schedule.total_kimg * 1000 / self.schedule.batch_size))
 
     @model_validator(mode="after")
     def _can_choose(self) -> CompareConfig:
@@ -376,9 +383,7 @@ class CompareConfig(Run):
         return self
 
 
-AnyRun = (
-    GanConfig | HeadConfig | BackboneHeadConfig | SegmenterConfig | GenerateConfig | EvaluateConfig | CompareConfig
-)
+AnyRun = GanConfig | HeadConfig | BackboneHeadConfig | SegmenterConfig | GenerateConfig | EvaluateConfig | CompareConfig
 KINDS: dict[str, type[Run]] = {
     "gan": GanConfig,
     "head": HeadConfig,

@@ -5,12 +5,24 @@ All are trained for `schedule.total_kimg` with the same network, augmentation an
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-from raygseg.config.schema import CompareConfig, Run, SegmenterConfig
+from raygseg.config.schema import (
+    GAN_ARMS,
+    BackboneHeadConfig,
+    BackboneTraining,
+    CompareConfig,
+    Run,
+    Runtime,
+    SegmenterConfig,
+)
 from raygseg.data.object_store import join
-from raygseg.errors import ConfigError
+from raygseg.errors import ConfigError, MissingEnvironmentError, RaygsegError
+from raygseg.nn.backbones.catalogue import weights_place
+
+logger = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
@@ -44,7 +56,29 @@ def direct(config: CompareConfig, place: Place) -> SegmenterConfig:
     )
 
 
-def _runtime(config: CompareConfig, place: Place, arm: str) -> object:
+def backbone(config: CompareConfig, place: Place) -> BackboneHeadConfig:
+    """A label head on a frozen pretrained backbone's features of the labelled pictures."""
+    training = BackboneTraining(
+        steps=config.steps,
+        batch_size=config.schedule.batch_size,
+        lr=config.optimiser.lr,
+        class_balance=config.loss.class_balance,
+        precision=config.optimiser.precision,
+    )
+    return BackboneHeadConfig(
+        name=f"{config.name}-backbone",
+        seed=place.seed,
+        labelled=place.source,
+        resolution=config.resolution,
+        backbone=config.backbone,
+        head=config.head,
+        augment=config.augment,
+        training=training,
+        runtime=_runtime(config, place, "backbone"),
+    )
+
+
+def _runtime(config: CompareConfig, place: Place, arm: str) -> Runtime:
     """The comparison's own, in a folder and an experiment store of its own: trials are not for the registry."""
     store = config.runtime.tracking_uri or f"sqlite:///{join(place_of_results(config), 'mlflow.db')}"
     return config.runtime.model_copy(update={"output": join(place.folder, arm), "tracking_uri": store})
@@ -58,16 +92,35 @@ def place_of_results(config: CompareConfig) -> str:
 # In the order of what they ask of a user: the first of equals is recommended.
 ARMS: dict[str, ArmKind] = {
     "direct": ArmKind("a U-Net on the labelled pictures alone", direct),
+    "backbone": ArmKind("a label head on a pretrained backbone that stays as it is", backbone),
 }
 
 
 def chosen_arms(config: CompareConfig) -> list[str]:
-    """The arms to run. Raises ConfigError for one that cannot."""
-    from raygseg.config.schema import GAN_ARMS
+    """The arms to run: those asked for, else all that can be run here (the log says which are left out).
 
-    if not config.arms:
-        return [arm for arm in ARMS if config.generator or arm not in GAN_ARMS]
-    for arm in config.arms:
-        if arm in GAN_ARMS and not config.generator:
-            raise ConfigError(f"arms: '{arm}' needs a generator", "give generator=BUNDLE, or leave the arm out")
-    return [arm for arm in ARMS if arm in config.arms]
+    Raises ConfigError or MissingEnvironmentError for one that is asked for and cannot.
+    """
+    wanted = [arm for arm in ARMS if not config.arms or arm in config.arms]
+    chosen = []
+    for arm in wanted:
+        try:
+            _check(config, arm)
+            chosen.append(arm)
+        except RaygsegError as error:
+            if config.arms:
+                raise
+            logger.warning("the arm '%s' is left out: %s (%s)", arm, error.message, error.hint)
+    return chosen
+
+
+def _check(config: CompareConfig, arm: str) -> None:
+    """Raise what keeps an arm from running."""
+    if arm in GAN_ARMS and not config.generator:
+        raise ConfigError(f"arms: '{arm}' needs a generator", "give generator=BUNDLE, or leave the arm out")
+    if arm == "backbone":
+        place = weights_place(config.backbone.name, config.backbone.weights)
+        if not place.exists():
+            raise MissingEnvironmentError(
+                f"{place}: no weights of {config.backbone.name}", "set backbone.weights, or RAYGSEG_DATA"
+            )

@@ -9,7 +9,7 @@ import pytest
 
 from raygseg.config.loader import load_config
 from raygseg.config.schema import CompareConfig
-from raygseg.errors import ConfigError, DataError, FingerprintError
+from raygseg.errors import ConfigError, DataError, FingerprintError, MissingEnvironmentError
 from raygseg.pipelines import compare as comparing
 from raygseg.pipelines import compare_arms
 from raygseg.pipelines.compare import compare
@@ -31,6 +31,7 @@ def wide(config: CompareConfig, place: Place) -> object:
 @pytest.fixture(autouse=True)
 def two_arms(monkeypatch: pytest.MonkeyPatch) -> None:
     arms = {"direct": ArmKind("alone", direct), "backbone": ArmKind("wider", wide)}
+    monkeypatch.setattr(compare_arms, "weights_place", lambda name, given: Path(__file__))
     for module in (compare_arms, comparing):
         monkeypatch.setattr(module, "ARMS", arms)
     monkeypatch.setattr("raygseg.pipelines.compare_report.ARMS", arms)
@@ -116,9 +117,22 @@ def test_other_classes_are_refused(tmp_path: Path) -> None:
 
 
 def test_arms_that_need_a_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = {arm: ArmKind(arm, direct) for arm in ("direct", "backbone", "student")}
+    monkeypatch.setattr(compare_arms, "ARMS", everything)
     assert chosen_arms(config(tmp_path)) == ["direct", "backbone"]
+    assert chosen_arms(config(tmp_path, generator="some/bundle")) == ["direct", "backbone", "student"]
     with pytest.raises(ConfigError, match="'student' needs a generator"):
         chosen_arms(config(tmp_path, arms=("student",)))
+
+
+def test_an_arm_without_its_weights_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compare_arms, "weights_place", lambda name, given: tmp_path / "vgg16.safetensors")
+    assert chosen_arms(config(tmp_path)) == ["direct"]
+    assert "'backbone' is left out" in caplog.text
+    with pytest.raises(MissingEnvironmentError, match="no weights of vgg16"):
+        chosen_arms(config(tmp_path, arms=("backbone",)))
 
 
 @pytest.mark.parametrize(("changes", "text"), [({"folds": 0}, "something must decide"), ({"folds": 1}, "folds: 1")])
