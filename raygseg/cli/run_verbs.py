@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raygseg.cli.console import Reporter, show_facts, show_yaml, stdout
+from raygseg.cli.console import Reporter, show_facts, show_table, show_yaml, stdout
 from raygseg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -166,11 +166,13 @@ def compare(
         show_plan(config)
         return
     from raygseg.pipelines.compare import compare as run
-    from raygseg.pipelines.compare_report import markdown
+    from raygseg.pipelines.compare_report import cells, headings
 
     with Reporter() as progress:
         result = run(config, progress=progress)
-    stdout().print(markdown(result.rows, result.decided_by), markup=False, soft_wrap=True)
+    heads = headings(result.rows, result.decided_by)
+    lines = [dict(zip(heads, cells(row, result.decided_by), strict=True)) for row in result.rows]
+    show_table("arms, best first (foreground mIoU, then with background)", lines)
     show_facts(f"[bold green]recommended[/] {result.recommended}", {"because": result.reason, **result.files})
 
 

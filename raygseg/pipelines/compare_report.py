@@ -37,9 +37,7 @@ def write_results(
     object_store.write_bytes(files["table"], (markdown(rows, decided_by) + f"\nRecommended: {reason}.\n").encode())
     record = {"decided_by": decided_by, "reason": reason, "arms": [asdict(row) for row in rows]}
     object_store.write_bytes(files["figures"], (json.dumps(_json(record), indent=1) + "\n").encode())
-    write_report(
-        files["report"], [*_page(config, rows, labels, decided_by, reason), *_end(pictures, rows, files["winner"])]
-    )
+    write_report(files["report"], _page(config, rows, labels, decided_by, reason, pictures, files["winner"]))
     return files
 
 
@@ -78,7 +76,13 @@ def _score(found: OverDraws) -> str:
 
 
 def _page(
-    config: CompareConfig, rows: Sequence[Row], labels: LabelSpace, decided_by: str, reason: str
+    config: CompareConfig,
+    rows: Sequence[Row],
+    labels: LabelSpace,
+    decided_by: str,
+    reason: str,
+    pictures: Sequence[Plate],
+    winner: str,
 ) -> list[Section]:
     shots = f"{config.shots} labelled pictures" if config.shots else "all labelled pictures"
     draws = f", {config.draws} draws" if config.draws > 1 else ""
@@ -90,13 +94,8 @@ def _page(
     return [
         Title(f"{config.name}: which route", f"{shots} of `{config.labelled}`{draws}. Recommended: {reason}."),
         Table("Arms", headings(rows, decided_by), [cells(row, decided_by) for row in rows], note=note),
-        *(_parts(name, rows, labels) for name in rows[0].sets),
-    ]
-
-
-def _end(pictures: Sequence[Plate], rows: Sequence[Row], winner: str) -> list[Section]:
-    return [
         Pictures("The same pictures by every arm", pictures, "Unseen by the arm that labels them."),
+        *(_parts(name, rows, labels) for name in rows[0].sets),
         Table("What they are", ("arm", "route"), [(row.arm, ARMS[row.arm].text) for row in rows]),
         Commands("Try next", [("train the winner on all labelled pictures", f"raygseg train {winner}")]),
     ]

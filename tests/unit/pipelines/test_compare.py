@@ -11,7 +11,7 @@ from raygseg.config.loader import load_config
 from raygseg.config.schema import CompareConfig
 from raygseg.errors import ConfigError, DataError, FingerprintError, MissingEnvironmentError
 from raygseg.pipelines import compare as comparing
-from raygseg.pipelines import compare_arms
+from raygseg.pipelines import compare_arms, run_folder
 from raygseg.pipelines.compare import compare
 from raygseg.pipelines.compare_arms import ArmKind, Place, chosen_arms, direct
 
@@ -42,7 +42,6 @@ def config(folder: Path, **changes: object) -> CompareConfig:
         "name": "trial",
         "labelled": "toy://default?count=6&seed=2&size=16",
         "shots": 4,
-        "draws": 2,
         "folds": 2,
         "tests": {"unseen": "toy://default?count=3&seed=8&size=16"},
         "resolution": 16,
@@ -61,7 +60,7 @@ def test_every_cell_is_run_once_and_the_winner_trains(tmp_path: Path, monkeypatc
 
     def stops(run: object) -> object:
         trained.append(run.runtime.output)  # type: ignore[attr-defined]
-        if len(trained) == 5:
+        if len(trained) == 3:
             raise KeyboardInterrupt
         return original(run)  # type: ignore[arg-type]
 
@@ -70,12 +69,11 @@ def test_every_cell_is_run_once_and_the_winner_trains(tmp_path: Path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         compare(config(tmp_path))
     result = compare(config(tmp_path), lambda stage, done, total, facts: seen.append((done, total)))
-    assert len(set(trained)) == 12 and len(trained) == 13  # 2 draws x 2 arms x (2 folds + all), one cut short
-    assert seen[-1] == (12, 12)
+    assert len(set(trained)) == 6 and len(trained) == 7  # 2 arms x (2 folds + all), one cut short
+    assert seen[-1] == (6, 6)
     assert {row.arm for row in result.rows} == {"direct", "backbone"}
     best = result.rows[0]
     assert result.recommended == best.arm and best.behind == 0 and result.decided_by == "folds"
-    assert len(best.sets["unseen"].draws) == 2
     record = json.loads((tmp_path / "compare.json").read_text())
     assert [arm["arm"] for arm in record["arms"]] == [row.arm for row in result.rows]
     page = (tmp_path / "report.html").read_text()
@@ -95,9 +93,18 @@ def test_a_fold_never_sees_what_it_is_scored_on(tmp_path: Path) -> None:
 
 
 def test_another_comparison_in_the_same_place_is_refused(tmp_path: Path) -> None:
-    compare(config(tmp_path, draws=1, tests={}))
+    run_folder.claim(str(tmp_path), config(tmp_path))
     with pytest.raises(FingerprintError, match="folds: 2 -> 4"):
-        compare(config(tmp_path, draws=1, tests={}, folds=4))
+        compare(config(tmp_path, folds=4))
+
+
+def test_draws_learn_from_other_pictures_and_validation_decides(tmp_path: Path) -> None:
+    validation = "toy://default?count=2&seed=9&size=16"
+    result = compare(config(tmp_path, draws=2, folds=0, validation=validation, tests={}, arms=("direct",)))
+    assert result.decided_by == "validation" and len(result.rows[0].sets["validation"].draws) == 2
+    names = [json.loads((tmp_path / f"draw-{d}" / "labelled" / "names.json").read_text()) for d in (0, 1)]
+    assert names[0] != names[1]
+    assert "nothing was set beside it" in result.reason
 
 
 def test_other_classes_are_refused(tmp_path: Path) -> None:
