@@ -63,7 +63,7 @@ def test_training_lowers_the_loss(weights: Path, data: LabelledSet, architecture
     head = {"architecture": architecture, "members": members, "projection_dim": 16, "layers": ["stride2", "stride4"]}
     config = configure(weights, head=head, augment=STILL)
     before = loss(build_recipe(config, data), data)
-    assert loss(train(config, data), data) < 0.6 * before
+    assert loss(train(config, data), data) < 0.75 * before
 
 
 def test_learns_under_augmentation_in_bf16(weights: Path, data: LabelledSet) -> None:
