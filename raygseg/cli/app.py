@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import raygseg
-from raygseg.cli import config_verbs, house_verbs, model_verbs, run_verbs
+from raygseg.cli import config_verbs, data_verbs, house_verbs, model_verbs, run_verbs
 from raygseg.cli.console import show_error, show_unexpected
 from raygseg.errors import RaygsegError
 
@@ -29,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="[bold]First steps[/]:  raygseg doctor  ·  raygseg quickstart",
 )
+data_verbs.register(app)
 run_verbs.register(app)
 model_verbs.register(app)
 house_verbs.register(app)

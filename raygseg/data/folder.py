@@ -111,10 +111,10 @@ def labelled_rows(address: SourceAddress) -> tuple[FolderRows, LabelSpace]:
 
 def read_classes(place: str, coarse: bool) -> Classes:
     """The classes of the data set at `place`: labels.json or meta.json there or in the folder above."""
-    where, document = _document(place, ("labels.json", "meta.json"))
+    where, document = find_document(place, ("labels.json", "meta.json"))
     if where is None:
         raise DataError(f"{place}: no labels.json", 'write one there: {"classes": ["background", "wheel", ...]}')
-    labels = LabelSpace.from_dict({"swaps": _left_right(document), **document}, where)
+    labels = labels_from(document, where)
     if not coarse:
         return Classes(labels)
     try:
@@ -126,6 +126,11 @@ def read_classes(place: str, coarse: bool) -> Classes:
     return Classes(labels, merge, merged)
 
 
+def labels_from(document: Mapping[str, Any], where: str) -> LabelSpace:
+    """The label space that a labels.json says. Raises DataError naming `where`."""
+    return LabelSpace.from_dict({"swaps": _left_right(document), **document}, where)
+
+
 def _left_right(document: Mapping[str, Any]) -> list[list[str]]:
     """Where `swaps` is not given: classes whose names differ only in left and right trade places."""
     names = [str(n) for n in document.get("classes") or ()]
@@ -133,7 +138,7 @@ def _left_right(document: Mapping[str, Any]) -> list[list[str]]:
     return [[left, right] for left, right in pairs if left != right and right in names]
 
 
-def _document(place: str, names: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
+def find_document(place: str, names: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
     """The first JSON file of these names in the place or above it."""
     above = place.rstrip("/").rpartition("/")[0] if is_s3(place) else str(local_path(place).absolute().parent)
     for folder in (place, above):
@@ -154,7 +159,7 @@ def _of_split(address: SourceAddress, entries: Sequence[Entry]) -> list[Entry]:
     """The entries whose name, stem or path is in the named split."""
     if not address.split:
         return list(entries)
-    where, splits = _document(address.place, ("splits.json",))
+    where, splits = find_document(address.place, ("splits.json",))
     if where is None:
         raise DataError(f"{address.place}: no splits.json", "take ?split= off the source, or write the file")
     folder = address.place.rstrip("/").rpartition("/")[2]

@@ -109,6 +109,17 @@ def exists(uri: str) -> bool:
         return s3_objects.exists(uri) if is_s3(uri) else local_path(uri).is_file()
 
 
+def concerns_one_file(error: StorageError) -> bool:
+    """Whether a file that could not be read is to blame itself (missing, not allowed, a bad sector).
+
+    Where a server does not answer, every file would seem bad.
+    """
+    cause = error.__cause__
+    if cause is None or type(cause).__module__.startswith("botocore"):
+        return error_code(cause or error) in ("NoSuchKey", "404", "AccessDenied", "403")
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EIO)
+
+
 def list_files(uri: str, suffix: str = "") -> list[Entry]:
     """All files below the place, at any depth, in name order; temporary and hidden ones left out.
 

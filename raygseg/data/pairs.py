@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from raygseg.data.picture_files import decode_picture, encode_png
+from raygseg.data.picture_files import decode_picture, encode_picture, encode_png
 from raygseg.errors import DataError
 from raygseg.interfaces import Pairs
 from raygseg.labels import LabelSpace
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COLUMNS = ("image", "mask", "top2_classes", "top2_probabilities", "score", "seed")
-LOSSY_QUALITY = 95
 ROWS_PER_GROUP = 128
 _FEATURES = {
     "image": {"_type": "Image"},
@@ -94,7 +92,7 @@ def encode_pairs(
     palette = mask_palette(space)
     rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for row, seed in enumerate(seeds):
-        picture = _encode_picture(np.ascontiguousarray(images[row]), image_format)
+        picture = encode_picture(np.ascontiguousarray(images[row]), image_format)
         rows["image"].append({"bytes": picture, "path": f"{seed}.{image_format}"})
         rows["mask"].append({"bytes": encode_png(classes[row, 0], palette), "path": f"{seed}.mask.png"})
         rows["top2_classes"].append(classes[row].tobytes())
@@ -189,15 +187,6 @@ def _top_two(probabilities: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.uint8
     classes = torch.cat([top, runner_up], 1).to(torch.uint8)
     levels = (torch.cat([first, second], 1) * 255.0).round().clamp(0, 255).to(torch.uint8)
     return classes.cpu().numpy(), levels.cpu().numpy()
-
-
-def _encode_picture(picture: NDArray[np.uint8], image_format: str) -> bytes:
-    if image_format == "png":
-        return encode_png(picture)
-    buffer = io.BytesIO()
-    options = {"subsampling": 0} if image_format == "jpeg" else {}
-    Image.fromarray(picture).save(buffer, image_format.upper(), quality=LOSSY_QUALITY, **options)
-    return buffer.getvalue()
 
 
 def _maps(table: pa.Table, column: str) -> NDArray[np.uint8]:

@@ -125,9 +125,22 @@ def table_classes(place: str, coarse: bool) -> Classes:
 
 
 def parquet_rows(address: SourceAddress, labelled: bool) -> tuple[ParquetRows, LabelSpace | None]:
-    """Open the table(s) of a source. Raises DataError where a split is asked for: tables have none."""
+    """Open the table(s) of a source.
+
+    Raises DataError where a split is asked for (tables have none), or a preparation has not ended.
+    """
     if address.split:
         raise DataError(f"{address.place}: Parquet sources have no splits", "take ?split= off the source")
     files = table_files(address.place)
+    _check_finished(address.place)
     classes = table_classes(address.place, address.coarse) if labelled else None
     return ParquetRows(files, classes), classes.labels if classes else None
+
+
+def _check_finished(place: str) -> None:
+    """A set that `prepare` has begun but not finished would be taken for a smaller one."""
+    record = join(place, "prepared.json")
+    if not place.endswith(".parquet") and exists(record) and not json.loads(read_bytes(record)).get("complete"):
+        raise DataError(
+            f"{place}: its preparation has not finished", "run the same `raygseg prepare` again: it goes on"
+        )

@@ -15,6 +15,7 @@ Picture = NDArray[np.uint8]  # [H, W, 3]
 ClassMap = NDArray[np.uint8]  # [H, W]
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+LOSSY_QUALITY = 95
 _WHITE = (255, 255, 255, 255)
 _DECODER_ERRORS = (OSError, UnidentifiedImageError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
@@ -34,7 +35,7 @@ def decode_picture(content: bytes, resolution: int | None = None) -> Picture:
                 image.draft("RGB", (2 * resolution, 2 * resolution))  # JPEG: decode at a smaller scale
             image.load()
             upright: Image.Image = ImageOps.exif_transpose(image)
-            rgb = _to_rgb(upright)
+            rgb = to_rgb(upright)
     except _DECODER_ERRORS as error:
         raise DataError(f"cannot be decoded: {error}", "remove the file or save it again") from error
     return resize_picture(np.asarray(rgb, dtype=np.uint8), resolution)
@@ -88,6 +89,16 @@ def picture_size(content: bytes) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def encode_picture(picture: NDArray[np.uint8], image_format: str) -> bytes:
+    """[H, W, 3] RGB as png (exact), jpeg (full colour resolution) or webp."""
+    if image_format == "png":
+        return encode_png(picture)
+    buffer = io.BytesIO()
+    options = {"subsampling": 0} if image_format == "jpeg" else {}
+    Image.fromarray(picture).save(buffer, image_format.upper(), quality=LOSSY_QUALITY, **options)
+    return buffer.getvalue()
+
+
 def encode_png(array: NDArray[np.uint8], palette: bytes | None = None, level: int = 1) -> bytes:
     """PNG bytes of [H, W, 3] RGB or [H, W] indices (with `palette`, 768 bytes, a palette PNG)."""
     image = Image.fromarray(array)
@@ -98,7 +109,7 @@ def encode_png(array: NDArray[np.uint8], palette: bytes | None = None, level: in
     return buffer.getvalue()
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """RGB of any mode. 16 bits are divided by 257; numbers up to 255 stay, floats up to 1 are times 255."""
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")

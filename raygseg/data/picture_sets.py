@@ -87,7 +87,8 @@ class ScanReport:
         return f"{self.total - len(self.bad)} of {self.total} usable" + (f" (skipped: {parts})" if parts else "")
 
 
-def _threads() -> int:
+def usable_threads() -> int:
+    """As many as this process has processors, at most 8."""
     return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
 
 
@@ -148,7 +149,7 @@ class PictureSet(_Set):
                 "read them one by one, or lower the resolution or the limit of pictures",
             )
         array = np.empty((len(self), self.resolution, self.resolution, 3), dtype=np.uint8)
-        with ThreadPoolExecutor(_threads()) as pool:
+        with ThreadPoolExecutor(usable_threads()) as pool:
             for index, picture in enumerate(pool.map(self.read, range(len(self)))):
                 array[index] = picture
         return array
@@ -253,7 +254,7 @@ def scan(
         return ""
 
     bad: dict[int, BadFile] = {}
-    with ThreadPoolExecutor(_threads()) as pool:
+    with ThreadPoolExecutor(usable_threads()) as pool:
         for row, reason in enumerate(pool.map(attempt, range(len(names)))):
             if reason:
                 bad[row] = BadFile(names[row], reason)

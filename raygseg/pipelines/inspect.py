@@ -1,4 +1,4 @@
-"""What a path holds: a bundle, a checkpoint, a run, a pair set or pictures. Nothing from it is run."""
+"""What a path holds: a bundle, a checkpoint, a run, a pair set, prepared pictures, pictures. Nothing from it is run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from raygseg.bundle import CHECKSUMS, WEIGHTS, read_bundle
 from raygseg.data import object_store
+from raygseg.data.preparation.prepared_set import RECORD, read_record
 from raygseg.errors import DataError
 from raygseg.tracking.retrieval import SCHEME, resolve
 
@@ -26,6 +27,8 @@ def inspect(path: str) -> dict[str, Any]:
         return _checkpoint(path)
     if _has(path, "manifest.json"):
         return _pairs(path)
+    if _has(path, RECORD):
+        return _prepared(path)
     checkpoints = _checkpoints(path)
     if checkpoints:
         return {"what": "a run's folder", "checkpoints": checkpoints, **_checkpoint(checkpoints[-1])}
@@ -79,6 +82,20 @@ def _pairs(path: str) -> dict[str, Any]:
         "shards": len(pairs.shards),
         "class_frequencies": {name: round(value, 5) for name, value in frequencies.items()},
         "checksum": pairs.checksum(),
+    }
+
+
+def _prepared(path: str) -> dict[str, Any]:
+    record = read_record(path)
+    assert record is not None, "its file was seen"
+    return {
+        "what": f"prepared pictures, {'complete' if record.complete else 'not finished'}",
+        "pictures": record.rows,
+        "resolution": record.settings.get("resolution"),
+        "classes": list(record.labels.names) if record.labels else None,
+        "files": record.files,
+        "shards": len(record.shards),
+        "fingerprint": record.fingerprint,
     }
 
 

@@ -16,7 +16,7 @@ from raygseg.errors import DataError, MissingEnvironmentError, RaygsegError, Tra
 
 GAN = ["kind=gan", "name=toy", "data.source=pictures", "data.resolution=32", "schedule.total_kimg=1"]
 VERBS = (
-    *("train", "generate", "evaluate", "sample", "segment", "import", "pull", "inspect"),
+    *("prepare", "train", "generate", "evaluate", "sample", "segment", "import", "pull", "inspect"),
     *("quickstart", "benchmark", "doctor", "config"),
 )
 HEAVY = ("torch", "ray", "mlflow", "pandas", "pyarrow", "numpy", "kornia", "safetensors")
