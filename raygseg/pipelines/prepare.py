@@ -30,6 +30,7 @@ from raygseg.data.preparation.summary import Summary
 from raygseg.errors import DataError
 
 Progress = Callable[..., None]  # (stage, done, total, facts)
+ShardFacts = tuple[int, int, int, str]  # first file, rows, bytes, first digits of sha256
 PAGE, FINDINGS = "report.html", "findings.csv"
 SHOWN, SAMPLED = 40, 48
 MAX_BAD_FRACTION = 0.2
@@ -96,31 +97,34 @@ def prepare(
     began = time.perf_counter()
     listing, record = _opened(source, output, settings, masks, labels)
     record, done = begin(output, record, overwrite)
-    summary = Summary()
-    summary.found(list(listing.left_out))
     result = PreparedResult(output, record.fingerprint, files=len(listing.items))
     result.next = next_commands(output, record)[0][1]
     result.report, result.findings = object_store.join(output, PAGE), object_store.join(output, FINDINGS)
     result.done_before = sum(run.count for run in record.planned() if run.name in done)
     follow = _Follower(result.done_before, result.files, max_bad_fraction, progress)
-    shards: list[tuple[int, int, int, str]] = []
-    for notes in Production(listing, settings, record, output, threads).shards(done, follow):
-        summary.add(notes)
-        shards.append((notes.first, len(notes.rows), notes.stored, notes.sha256[:16]))
-        if follow.past_limit(summary):
-            break
-    stopped = len(shards) < len(record.planned())
-    result.seconds = time.perf_counter() - began
+    summary, shards = _produced(Production(listing, settings, record, output, threads), done, follow)
+    summary.found(list(listing.left_out))
     _fill(result, summary)
-    whole = not record.complete or not _reported(result)
-    if whole:
+    if not record.complete or not _reported(result):
         _write_findings(result.findings, listing.left_out, record.planned()[: len(shards)], output)
         _write_page(result.report, source, output, record, summary)
-    _check(source, result, summary, max_bad_fraction, stopped)
+    _check(source, result, summary, max_bad_fraction, len(shards) < len(record.planned()))
     finish(output, record, shards)
     result.seconds = time.perf_counter() - began
     result.files_per_second = (result.files - result.done_before) / max(result.seconds, 1e-9)
     return result
+
+
+def _produced(production: Production, done: set[str], follow: _Follower) -> tuple[Summary, list[ShardFacts]]:
+    """Make what is missing, up to the limit of bad files; totals, and the facts of each shard."""
+    summary = Summary()
+    shards: list[ShardFacts] = []
+    for notes in production.shards(done, follow):
+        summary.add(notes)
+        shards.append((notes.first, len(notes.rows), notes.stored, notes.sha256[:16]))
+        if follow.past_limit(summary):
+            break
+    return summary, shards
 
 
 def plan(

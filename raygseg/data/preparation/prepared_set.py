@@ -190,6 +190,8 @@ def begin(output: str, wanted: Record, overwrite: bool) -> tuple[Record, set[str
     wanted = Record.from_json(wanted.to_json(), output)  # as it will be read back
     found = read_record(output)
     if found is None:
+        if exists(join(output, "manifest.json")):
+            raise DataError(f"{output}: holds generated pairs", "choose another output")
         if list_files(join(output, PICTURES), ".parquet"):
             raise DataError(f"{output}: holds shards but no {RECORD}", "choose another output, or --overwrite")
         if put_if_absent(join(output, RECORD), wanted.to_json()):
