@@ -53,10 +53,14 @@ class PairSampler(Protocol):
 
 class Segmentation(NamedTuple):
     """One picture's answer at its own size: label_map [H, W] uint8; confidence [H, W] uint8,
-    255 times the probability of the chosen class."""
+    255 times the probability of the chosen class.
+
+    refused: the segmenter holds the picture for none of its kind; all of it is background, with confidence 0.
+    """
 
     label_map: NDArray[np.uint8]
     confidence: NDArray[np.uint8]
+    refused: bool = False
 
 
 @runtime_checkable
@@ -111,6 +115,31 @@ class Generator(Protocol):
 
         `noise_seeds`: one seed a row for the per-layer noise; None uses the constant noise buffers.
         `layers`: names from `feature_layers` whose maps are wanted.
+        """
+        ...
+
+
+@runtime_checkable
+class NoisyGenerator(Generator, Protocol):
+    """A `Generator` whose per-layer noise can also be given as maps, as latent projection finds them.
+
+    Maps are in units of their spread: about standard normal.
+    """
+
+    def fixed_noise(self) -> list[Tensor]:
+        """The constant noise, [1, 1, r, r] a noise input, in layer order."""
+        ...
+
+    def render(
+        self,
+        ws: Tensor,
+        noise_seeds: Sequence[int] | None = None,
+        layers: Sequence[str] = (),
+        noise: Mapping[int, Tensor] | None = None,
+    ) -> Rendering:
+        """As `Generator.render`; `noise`: maps [N, 1, r, r] by the place of their input in `fixed_noise`.
+
+        Inputs that are not named have the constant noise. Differentiable in the maps.
         """
         ...
 

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import raygseg
-from raygseg.cli import config_verbs, data_verbs, house_verbs, model_verbs, run_verbs
+from raygseg.cli import config_verbs, data_verbs, house_verbs, model_verbs, projection_verbs, run_verbs
 from raygseg.cli.console import show_error, show_unexpected
 from raygseg.errors import RaygsegError
 
@@ -32,6 +32,7 @@ app = typer.Typer(
 data_verbs.register(app)
 run_verbs.register(app)
 model_verbs.register(app)
+projection_verbs.register(app)
 house_verbs.register(app)
 config_verbs.register(app)
 

@@ -1,23 +1,25 @@
 """Latent projection: the w+ whose picture looks like a given photo (RepurposeGAN spec 1.6).
 
-Starts at the mean w and follows the gradient of a perceptual distance plus a squared error to w+, by Adam.
-The unknowns are whitened: w+ = mean + std * (common + own), `common` shared by all modulated steps and
-`own` one a step, kept near zero by a weak penalty, so that the result stays where the generator has
-learnt its features. Losses are kept apart by picture: a batch gives what its pictures give alone.
+Starts at the mean w, or at an encoder's guess, and follows the gradient of a perceptual distance plus a
+squared error to w+, by Adam; in the last share of the steps the noise maps are unknowns too. The codes are
+whitened: w+ = mean + std * (common + own), `common` shared by all modulated steps and `own` one a step, kept
+near zero by a weak penalty, so that the result stays where the generator has learnt its features.
+Losses are kept apart by picture: a batch gives what its pictures give alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from raygseg.errors import DataError
-from raygseg.interfaces import Generator
+from raygseg.interfaces import Generator, NoisyGenerator
+from raygseg.nn.noise_maps import NoiseMaps, render_found
 from raygseg.nn.schedules import cosine_decay
 
 Progress = Callable[[int, int, float], None]  # (step, steps, mean loss)
@@ -35,10 +37,14 @@ class PerceptualDistance:
     """LPIPS-style distance: unit-length feature vectors, squared differences, mean over valid pixels, sum over maps.
 
     It has no learnt weights and is not the published LPIPS.
+
+    Args:
+        network: whose features.
+        name: of the network, for every output that states a distance.
     """
 
-    def __init__(self, network: FeatureNetwork) -> None:
-        self.network = network
+    def __init__(self, network: FeatureNetwork, name: str = "") -> None:
+        self.network, self.name = network, name or type(network).__name__
 
     def describe(self, images: Tensor) -> dict[str, Tensor]:
         """Unit-length feature maps of pictures [N, 3, R, R] in [-1, 1]."""
@@ -67,6 +73,9 @@ class ProjectionPlan:
         own_lr_share: learning rate of the per-step part against the common part.
         squared_error: weight of the mean squared error beside the perceptual distance.
         anchor: weight of the mean squared whitened code (both parts).
+        noise_share: of the steps, at the end, in which noise maps are unknowns too; without effect on a
+            generator that takes no noise maps.
+        noise_lr: Adam in units of the noise's spread. noise_penalty: weight of `NoiseMaps.penalty`.
     """
 
     steps: int = 60
@@ -74,49 +83,113 @@ class ProjectionPlan:
     own_lr_share: float = 0.5
     squared_error: float = 1.0
     anchor: float = 1e-3
+    noise_share: float = 0.2
+    noise_lr: float = 0.1
+    noise_penalty: float = 10.0
+
+    @property
+    def noise_from(self) -> int:
+        """The first step with unknown noise."""
+        return self.steps - round(self.noise_share * self.steps)
 
 
 @dataclass(frozen=True)
 class Projection:
-    """ws: [N, num_ws, w_dim]. distances: [N] perceptual distance at the end. squared_errors: [N]."""
+    """What was found for N pictures.
+
+    Attributes:
+        ws: [N, num_ws, w_dim].
+        distances, squared_errors: [N], perceptual distance and mean squared error at the end.
+        anchors: [N], mean squared whitened code. start_distances: [N], of the mean picture.
+        noise: maps [N, 1, r, r] by noise input; empty where the constant noise was left as it is.
+    """
 
     ws: Tensor
     distances: Tensor
     squared_errors: Tensor
+    anchors: Tensor = field(default_factory=lambda: torch.zeros(0))
+    start_distances: Tensor = field(default_factory=lambda: torch.zeros(0))
+    noise: Mapping[int, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ws)
+
+    def rows(self, rows: slice | Sequence[int]) -> Projection:
+        """Some of the pictures."""
+        at = rows if isinstance(rows, slice) else list(rows)
+        tensors = (self.ws, self.distances, self.squared_errors, self.anchors, self.start_distances)
+        return Projection(*(t[at] if len(t) else t for t in tensors), {i: maps[at] for i, maps in self.noise.items()})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Projection]) -> Projection:
+        """Several projections of one generator under one plan as one."""
+        names = ("ws", "distances", "squared_errors", "anchors", "start_distances")
+        columns = (torch.cat([getattr(part, name) for part in parts]) for name in names)
+        return cls(*columns, {i: torch.cat([part.noise[i] for part in parts]) for i in parts[0].noise})
 
 
-def latent_spread(generator: Generator, samples: int = LATENT_SAMPLES) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of w over seeds 0 .. samples - 1: two of [w_dim]."""
+class LatentSpread(NamedTuple):
+    """mean, std: [w_dim] of w."""
+
+    mean: Tensor
+    std: Tensor
+
+
+def latent_spread(generator: Generator, samples: int = LATENT_SAMPLES) -> LatentSpread:
+    """Mean and standard deviation of w over seeds 0 .. samples - 1."""
     with torch.no_grad():
         w = generator.latents(range(samples))[:, 0]
-    return w.mean(0), w.std(0)
+    return LatentSpread(w.mean(0), w.std(0))
 
 
 class _Code:
     """The whitened unknowns of a batch and their optimiser."""
 
-    def __init__(self, generator: Generator, count: int, plan: ProjectionPlan) -> None:
-        self.mean, self.std = latent_spread(generator)
-        self.common = self.mean.new_zeros(count, 1, generator.w_dim).requires_grad_()
-        self.own = self.mean.new_zeros(count, generator.num_ws, generator.w_dim).requires_grad_()
+    def __init__(self, generator: Generator, start: Tensor, spread: LatentSpread, plan: ProjectionPlan) -> None:
+        self.mean, self.std = spread
+        white = (start - self.mean) / self.std.clamp_min(MAP_FLOOR)
+        self.common = white.mean(1, keepdim=True).requires_grad_()
+        self.own = (white - self.common.detach()).requires_grad_()
         self.plan = plan
-        groups = [{"params": [self.common], "share": 1.0}, {"params": [self.own], "share": plan.own_lr_share}]
-        self.adam = torch.optim.Adam(groups, lr=plan.lr, betas=(0.9, 0.99))
+        groups = [
+            {"params": [self.common], "share": plan.lr},
+            {"params": [self.own], "share": plan.lr * plan.own_lr_share},
+        ]
+        self.noise: NoiseMaps | None = None
+        if plan.noise_from < plan.steps and isinstance(generator, NoisyGenerator):
+            self.noise = NoiseMaps(generator, len(start))
+            groups.append({"params": self.noise.parameters(), "share": plan.noise_lr})
+        self.adam = torch.optim.Adam(groups, betas=(0.9, 0.99))
 
     @property
     def ws(self) -> Tensor:
         return self.mean + self.std * (self.common + self.own)
 
+    def noise_at(self, number: int) -> Mapping[int, Tensor] | None:
+        """The unknown maps where step `number` has any."""
+        return self.noise.maps if self.noise is not None and number >= self.plan.noise_from else None
+
     def anchor(self) -> Tensor:
         """[N]: mean squared whitened code."""
         return (self.common + self.own).square().mean((1, 2))
 
+    def penalty(self, number: int) -> Tensor | float:
+        """[N]: weighted penalties of codes and noise."""
+        of_noise = self.plan.noise_penalty * self.noise.penalty() if self.noise and self.noise_at(number) else 0.0
+        return self.plan.anchor * self.anchor() + of_noise
+
     def step(self, number: int) -> None:
-        ramp = min(1.0, (number + 1) / (0.1 * self.plan.steps))
-        for group in self.adam.param_groups:
-            group["lr"] = self.plan.lr * group["share"] * ramp * cosine_decay(number, self.plan.steps, 0.05)
+        plan, noise_from = self.plan, self.plan.noise_from
+        ramp = min(1.0, (number + 1) / (0.1 * plan.steps))
+        codes, noise = self.adam.param_groups[:2], self.adam.param_groups[2:]
+        for group in codes:
+            group["lr"] = group["share"] * ramp * cosine_decay(number, plan.steps, 0.05)
+        for group in noise:
+            group["lr"] = group["share"] * cosine_decay(number - noise_from, plan.steps - noise_from, 0.05)
         self.adam.step()
         self.adam.zero_grad()
+        if self.noise is not None and self.noise_at(number):
+            self.noise.renormalise()
 
 
 def project(
@@ -126,17 +199,47 @@ def project(
     valid: Tensor | None = None,
     plan: ProjectionPlan = ProjectionPlan(),
     progress: Progress | None = None,
+    start: Tensor | None = None,
+    spread: LatentSpread | None = None,
 ) -> Projection:
     """Find w+ whose pictures look like `images`.
 
     Args:
-        generator: differentiable; its fixed noise is used, in the search and by whoever renders the result.
+        generator: differentiable. Whoever renders the result does it by `render_found`: constant noise but
+            for the maps that were found.
         distance: the perceptual distance.
         images: [N, 3, R, R] in [-1, 1], R the generator's resolution.
         valid: [N, 1, R, R], 0 where the photo does not reach; all valid where it is None.
+        start: [N, num_ws, w_dim] codes to start from, such as an encoder's; the mean w where it is None.
+        spread: of the generator's w, where it is known already.
 
     Raises DataError where the sizes differ or a picture has no valid pixel.
     """
+    valid = _checked(generator, images, valid)
+    spread = spread or latent_spread(generator)
+    mean = spread.mean.expand(len(images), generator.num_ws, -1)
+    with torch.no_grad():
+        target = distance.describe(images)
+        begun = distance.between(generator.render(mean[:1]).images, target, valid)
+    code = _Code(generator, mean if start is None else start, spread, plan)
+    for number in range(plan.steps):
+        rendered = render_found(generator, code.ws, code.noise_at(number)).images
+        apart = distance.between(rendered, target, valid)
+        error = masked_mean((rendered - images).square(), valid)
+        loss = apart + plan.squared_error * error + code.penalty(number)
+        loss.sum().backward()
+        code.step(number)
+        if progress is not None:
+            progress(number + 1, plan.steps, float(loss.detach().mean()))
+    with torch.no_grad():
+        ws, noise = code.ws, {} if code.noise is None else code.noise.found()
+        rendered = render_found(generator, ws, noise).images
+        error = masked_mean((rendered - images).square(), valid)
+        return Projection(ws, distance.between(rendered, target, valid), error, code.anchor(), begun, noise)
+
+
+def _checked(generator: Generator, images: Tensor, valid: Tensor | None) -> Tensor:
+    """The valid mask, all ones where there is none."""
     if images.shape[-2:] != (generator.resolution, generator.resolution):
         raise DataError(
             f"pictures are {images.shape[-1]}x{images.shape[-2]}, the generator draws {generator.resolution} px",
@@ -145,37 +248,15 @@ def project(
     valid = torch.ones_like(images[:, :1]) if valid is None else valid.to(images)
     if empty := [i for i, row in enumerate(valid.flatten(1).sum(1).tolist()) if row == 0]:
         raise DataError(f"picture {empty[0]} has no valid pixel", "check its alignment")
+    return valid
+
+
+def reconstruct(generator: Generator, ws: Tensor, count: int = 4, noise: Mapping[int, Tensor] | None = None) -> Tensor:
+    """Pictures [N, 3, R, R] of projected codes, `count` at a time; see `render_found`."""
+    parts = []
     with torch.no_grad():
-        target = distance.describe(images)
-    code = _Code(generator, len(images), plan)
-    for number in range(plan.steps):
-        rendered = generator.render(code.ws).images
-        apart = distance.between(rendered, target, valid)
-        error = masked_mean((rendered - images).square(), valid)
-        loss = apart + plan.squared_error * error + plan.anchor * code.anchor()
-        loss.sum().backward()
-        code.step(number)
-        if progress is not None:
-            progress(number + 1, plan.steps, float(loss.detach().mean()))
-    return _measured(generator, distance, code.ws.detach(), images, target, valid)
-
-
-@torch.no_grad()
-def _measured(
-    generator: Generator,
-    distance: PerceptualDistance,
-    ws: Tensor,
-    images: Tensor,
-    target: dict[str, Tensor],
-    valid: Tensor,
-) -> Projection:
-    rendered = generator.render(ws).images
-    error = masked_mean((rendered - images).square(), valid)
-    return Projection(ws, distance.between(rendered, target, valid), error)
-
-
-def reconstruct(generator: Generator, ws: Tensor, count: int = 4) -> Tensor:
-    """Pictures [N, 3, R, R] of projected codes under the fixed noise, `count` at a time."""
-    with torch.no_grad():
-        parts: Sequence[Tensor] = [generator.render(part).images for part in ws.split(count)]
-    return torch.cat(list(parts))
+        for first in range(0, len(ws), count):
+            rows = slice(first, first + count)
+            maps = {i: m[rows] for i, m in (noise or {}).items()}
+            parts.append(render_found(generator, ws[rows], maps).images)
+    return torch.cat(parts)

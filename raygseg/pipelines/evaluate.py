@@ -17,7 +17,7 @@ import numpy as np
 from raygseg.data import object_store
 from raygseg.data.picture_files import ClassMap, Picture
 from raygseg.errors import DataError, RegistryError
-from raygseg.interfaces import Segmenter
+from raygseg.interfaces import Segmentation, Segmenter
 from raygseg.labels import LabelSpace
 from raygseg.metrics.scoreboard import Scoreboard, Scores
 from raygseg.pipelines.evaluation_run import track_evaluation
@@ -46,6 +46,7 @@ class EvaluateResult:
         absent: classes with neither truth nor prediction pixels, left out of the means.
         never_predicted: classes of the truth that were never predicted.
         pictures: how many were scored. skipped: how many could not be read.
+        refused: how many of the scored the segmenter refused; they count as background.
         output: the folder. files: what was written there, by purpose.
         promotion: what happened to the champion alias; empty where none was asked for.
         run_id: of the evaluation in the experiment store; empty where the store did not answer.
@@ -61,6 +62,7 @@ class EvaluateResult:
     files: dict[str, str]
     promotion: str = ""
     run_id: str = ""
+    refused: int = 0
 
 
 def evaluate(
@@ -95,15 +97,18 @@ def evaluate(
     began = time.perf_counter()
     board = Scoreboard(data.labels, config.boundary_tolerance)
     extremes = Extremes(data.labels, min(config.overlays, (len(data) + 1) // 2), min(config.overlays, len(data) // 2))
-    for index, picture, truth, predicted in _predictions(segmenter, data, config.batch_size):
-        score = board.add(truth, predicted)
-        extremes.offer(index, data.names[index], score, picture, truth, predicted)
+    refused: list[str] = []
+    for index, picture, truth, answer in _predictions(segmenter, data, config.batch_size):
+        score = board.add(truth, answer.label_map)
+        extremes.offer(index, data.names[index], score, picture, truth, answer.label_map)
+        refused += [data.names[index]] * answer.refused
         if progress is not None:
             progress("evaluate", index + 1, len(data), {"mIoU": board.confusion.scores()[DECIDING_METRIC]})
     scores = board.scores(config.bootstrap, config.seed)
     fingerprint = data_fingerprint(data)
     promotion = _promote(config, version, scores.figures[DECIDING_METRIC], fingerprint) if version else ""
     record = _record(config, scores, data, fingerprint, time.perf_counter() - began, promotion)
+    record |= {"refused": refused, "coverage": 1 - len(refused) / max(1, len(board))}
     files = _write(config, scores, data, extremes.sheets(), record)
     run_id = track_evaluation(config, output_place(config), record, files)
     return EvaluateResult(
@@ -117,6 +122,7 @@ def evaluate(
         files=files,
         promotion=promotion,
         run_id=run_id,
+        refused=len(refused),
     )
 
 
@@ -143,8 +149,8 @@ def check_same_classes(model: LabelSpace, data: LabelSpace, model_uri: str, data
 
 def _predictions(
     segmenter: Segmenter, data: LabelledSet, batch_size: int
-) -> Iterator[tuple[int, Picture, ClassMap, ClassMap]]:
-    """(index, picture, truth, prediction) in order; batches are also cut at BATCH_PIXELS."""
+) -> Iterator[tuple[int, Picture, ClassMap, Segmentation]]:
+    """(index, picture, truth, answer) in order; batches are also cut at BATCH_PIXELS."""
     batch: list[tuple[int, Picture, ClassMap]] = []
     pixels = 0
     for index in range(len(data)):
@@ -160,10 +166,10 @@ def _predictions(
 
 def _predicted(
     segmenter: Segmenter, batch: list[tuple[int, Picture, ClassMap]]
-) -> Iterator[tuple[int, Picture, ClassMap, ClassMap]]:
+) -> Iterator[tuple[int, Picture, ClassMap, Segmentation]]:
     answers = segmenter.predict([picture for _, picture, _ in batch])
     for (index, picture, truth), answer in zip(batch, answers, strict=True):
-        yield index, picture, truth, answer.label_map
+        yield index, picture, truth, answer
 
 
 def registered_version(config: EvaluateConfig) -> str:
@@ -278,6 +284,8 @@ def _page(
     record: Mapping[str, Any],
 ) -> list[Section]:
     lead = f"`{config.model}` on `{config.data}` (data fingerprint `{record['data_fingerprint']}`)"
+    if record["refused"]:
+        lead += f". Refused as none of its kind, and counted as background: {len(record['refused'])}"
     if record["promotion"]:
         lead += f". {record['promotion']}"
     model, words = quote(config.model), [f"name={config.name}", f"model={config.model}", f"data={config.data}"]

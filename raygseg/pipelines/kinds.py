@@ -72,10 +72,16 @@ def sampler_from(bundle: Bundle, device: str = "cpu") -> PairSampler:
 
 
 def segmenter_from(bundle: Bundle, device: str = "cpu") -> Segmenter:
+    """A ready segmenter of the method that the bundle's `build` names."""
     if bundle.build.get("method") == "backbone-head":
         from raygseg.methods.repurposegan.backbone_segmenter import BackboneHeadSegmenter
 
         return BackboneHeadSegmenter.from_bundle(bundle, device)
+    if bundle.build.get("method") == "projection":
+        from raygseg.methods.repurposegan.projection_segmenter import ProjectionSegmenter
+        from raygseg.pipelines.feature_nets import rebuilt
+
+        return ProjectionSegmenter.from_bundle(bundle, build_generator, rebuilt, device)
     from raygseg.methods.student.segmenter import UNetSegmenter
 
     return UNetSegmenter.from_bundle(bundle, device)

@@ -9,8 +9,8 @@ framed as the photos are. What lies outside a photo is void.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,14 +18,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from raygseg.errors import DataError
 from raygseg.interfaces import Generator
 from raygseg.labels import LabelSpace
 from raygseg.methods.stylegan2.mobile import Framing
-from raygseg.nn.projection import PerceptualDistance, Projection, ProjectionPlan, project, reconstruct
+from raygseg.nn.projection import PerceptualDistance, Projection, ProjectionPlan, reconstruct
+from raygseg.pipelines.projection_store import BATCH, NOISE, Progress, project_pictures
 
 if TYPE_CHECKING:
     from raygseg.data.sources import LabelledSet
@@ -34,7 +35,6 @@ VOID = 255
 SUPERSAMPLING = 2
 EYE_GAP = 0.2  # of the eyes' extent: the least that lies between two eyes; within one there is no gap
 CODES = "codes.safetensors"
-Progress = Callable[[int, int, float], None]
 Mask = NDArray[np.uint8]
 
 
@@ -126,7 +126,12 @@ class AlignedPhotos:
 
 
 def align_photos(
-    data: LabelledSet, chosen: Sequence[int], resolution: int, eyes: str = "eyes", mouth: str = "mouth"
+    data: LabelledSet,
+    chosen: Sequence[int],
+    resolution: int,
+    eyes: str = "eyes",
+    mouth: str = "mouth",
+    framing: Framing | None = None,
 ) -> AlignedPhotos:
     """Read the chosen photos and align them; see `face_square` and `mean_framing`.
 
@@ -135,6 +140,7 @@ def align_photos(
         chosen: positions in `data`.
         resolution: of the framed generator's picture.
         eyes, mouth: names of the classes that fix the alignment.
+        framing: of a generator that is framed already; None: the mean of these photos.
     """
     for name in (eyes, mouth):
         if name not in data.labels.names:
@@ -143,7 +149,7 @@ def align_photos(
     read = [data.read(i) for i in chosen]
     index = data.labels.names.index
     squares = [face_square(mask, index(eyes), index(mouth), name) for name, (_, mask) in zip(names, read, strict=True)]
-    framing = mean_framing(squares, [(mask.shape[0], mask.shape[1]) for _, mask in read])
+    framing = framing or mean_framing(squares, [(mask.shape[0], mask.shape[1]) for _, mask in read])
     views = [
         _aligned(picture, mask, square, framing, resolution)
         for (picture, mask), square in zip(read, squares, strict=True)
@@ -172,35 +178,29 @@ def project_photos(
     distance: PerceptualDistance,
     folder: str | Path,
     plan: ProjectionPlan,
-    batch: int = 5,
+    batch: int = BATCH,
     progress: Progress | None = None,
 ) -> Projection:
     """Project and write a folder of labelled samples that `train head` reads, with the codes beside the masks.
 
-    Writes labels.json, samples.json, masks/I.png, images/I.png (the generator's picture), codes.safetensors.
-    A batch that is done is kept in parts/ and not projected again, whatever the plan was.
+    Writes what `write_projected_samples` does. A picture that is done is kept in parts/ and not projected again.
     """
-    parts = []
-    for first in range(0, len(photos.images), batch):
-        rows = slice(first, min(first + batch, len(photos.images)))
-        done = Path(folder) / "parts" / f"{rows.start}-{rows.stop}.safetensors"
-        if not done.is_file():
-            part = project(generator, distance, photos.images[rows], photos.valid[rows], plan, progress)
-            done.parent.mkdir(parents=True, exist_ok=True)
-            save_file(asdict(part), done.with_suffix(".partial"))
-            done.with_suffix(".partial").rename(done)
-        parts.append(Projection(**load_file(done)))
-    found = Projection(
-        torch.cat([p.ws for p in parts]),
-        torch.cat([p.distances for p in parts]),
-        torch.cat([p.squared_errors for p in parts]),
+    found = project_pictures(
+        generator, distance, photos.images, photos.valid, folder, plan, batch=batch, progress=progress
     )
-    write_projected_samples(folder, photos, found, reconstruct(generator, found.ws))
+    pictures = reconstruct(generator, found.ws, noise=found.noise)
+    write_projected_samples(folder, photos, found, pictures, distance.name)
     return found
 
 
-def write_projected_samples(folder: str | Path, photos: AlignedPhotos, found: Projection, pictures: Tensor) -> None:
-    """The samples folder of projected photos; sample I is photo number I."""
+def write_projected_samples(
+    folder: str | Path, photos: AlignedPhotos, found: Projection, pictures: Tensor, features: str = ""
+) -> None:
+    """The samples folder of projected photos; sample I is photo number I.
+
+    Writes labels.json, samples.json, masks/I.png, images/I.png (the generator's picture), photos/I.png and
+    codes.safetensors: `ws` and the found noise maps, so that features come from the picture's own forward pass.
+    """
     from PIL import Image
 
     place = Path(folder)
@@ -208,13 +208,16 @@ def write_projected_samples(folder: str | Path, photos: AlignedPhotos, found: Pr
         (place / part).mkdir(parents=True, exist_ok=True)
     for i, mask in enumerate(photos.masks):
         Image.fromarray(mask).save(place / "masks" / f"{i}.png")
+    for i in range(len(photos.names)):
         for part, image in (("images", pictures[i]), ("photos", photos.images[i])):
             shown = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
             Image.fromarray(shown).save(place / part / f"{i}.png")
     photos.labels.save(place / "labels.json")
-    save_file({"ws": found.ws.contiguous()}, place / CODES)
+    codes = {"ws": found.ws.contiguous(), **{f"{NOISE}{i}": maps.contiguous() for i, maps in found.noise.items()}}
+    save_file(codes, place / CODES)
     record = {
         "codes": CODES,
+        "features": features,
         "photos": list(photos.names),
         "distances": [round(float(d), 5) for d in found.distances],
         "squared_errors": [round(float(e), 5) for e in found.squared_errors],

@@ -4,7 +4,8 @@ labels.json     the classes
 masks/SEED.png  class indices, of the picture's size
 images/SEED.png the exported picture (optional; its size is checked against the mask's)
 samples.json    written by `raygseg sample`: truncation and seeds (optional)
-codes.safetensors  `ws` [k, num_ws, w_dim] of projected photos, in the order of the seeds (optional)
+codes.safetensors  of projected photos (optional), in the order of the seeds: `ws` [k, num_ws, w_dim] and
+                `noise.I` [k, 1, r, r], the maps that were found for noise input I
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -27,7 +28,7 @@ from raygseg.errors import DataError
 from raygseg.labels import LabelSpace
 
 LABELS, RECORD, IMAGES, MASKS = "labels.json", "samples.json", "images", "masks"
-CODES = "codes.safetensors"
+CODES, NOISE = "codes.safetensors", "noise."
 logger = logging.getLogger(__name__)
 
 
@@ -40,6 +41,7 @@ class LabelledSamples:
         masks: uint8 [H, W] class indices, each at its own size.
         truncation_psi: under which the pictures were exported; None: not on record.
         ws: [k, num_ws, w_dim] codes that stand in for the seeds' own (projected photos).
+        noise: their noise maps [k, 1, r, r] by noise input; the other inputs have the constant noise.
     """
 
     labels: LabelSpace
@@ -47,6 +49,7 @@ class LabelledSamples:
     masks: tuple[NDArray[np.uint8], ...]
     truncation_psi: float | None = None
     ws: Tensor | None = None
+    noise: Mapping[int, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -103,29 +106,30 @@ def read_samples(folder: str) -> LabelledSamples:
     seeds = tuple(sorted(names))
     masks = tuple(_read_mask(folder, names[seed], labels) for seed in seeds)
     psi = record.get("truncation_psi")
-    samples = LabelledSamples(
-        labels, seeds, masks, None if psi is None else float(psi), _read_codes(folder, len(seeds))
-    )
+    ws, noise = _read_codes(folder, len(seeds))
+    samples = LabelledSamples(labels, seeds, masks, None if psi is None else float(psi), ws, noise)
     if samples.absent:
         logger.warning("%s: no mask holds class %s; the head cannot learn it", folder, ", ".join(samples.absent))
     return samples
 
 
-def _read_codes(folder: str, count: int) -> Tensor | None:
-    """The projected photos' codes, if the folder has any. DataError where they are not one a mask."""
+def _read_codes(folder: str, count: int) -> tuple[Tensor | None, dict[int, Tensor]]:
+    """The projected photos' codes and noise, if the folder has any. DataError where they are not one a mask."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     where = object_store.join(folder, CODES)
     if not object_store.exists(where):
-        return None
+        return None, {}
     try:
-        ws: Tensor = load(object_store.read_bytes(where))["ws"]
-    except (SafetensorError, KeyError) as error:
+        tensors = load(object_store.read_bytes(where))
+        ws: Tensor = tensors["ws"]
+        noise = {int(name.removeprefix(NOISE)): maps for name, maps in tensors.items() if name.startswith(NOISE)}
+    except (SafetensorError, KeyError, ValueError) as error:
         raise DataError(f"{where}: no codes `ws` ({error})", "project the photos again") from error
-    if len(ws) != count:
-        raise DataError(f"{where}: {len(ws)} codes for {count} masks", "project the photos again, or remove the file")
-    return ws
+    if wrong := [len(t) for t in (ws, *noise.values()) if len(t) != count]:
+        raise DataError(f"{where}: {wrong[0]} codes for {count} masks", "project the photos again, or remove the file")
+    return ws, dict(sorted(noise.items()))
 
 
 def _seed_of(name: str) -> int:

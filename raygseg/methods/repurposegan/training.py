@@ -14,6 +14,7 @@ from raygseg.interfaces import Draws, Generator, MicroBatch, Phase, PhaseLoss
 from raygseg.methods.repurposegan.heads import LabelHead, build_head
 from raygseg.methods.repurposegan.samples import LabelledSamples
 from raygseg.nn.hypercolumn import channel_statistics
+from raygseg.nn.noise_maps import render_found
 from raygseg.nn.schedules import cosine_decay, set_lr
 from raygseg.nn.segmentation_loss import class_weights, soft_cross_entropy
 from raygseg.seeding import derive_seed, numpy_rng
@@ -88,11 +89,19 @@ class HeadRecipe:
     def _render(self, index: Sequence[int], noise_seeds: Sequence[int]) -> Features:
         return self.generator.render(self.ws[list(index)], noise_seeds, self.head.layer_names).features
 
+    @torch.no_grad()
+    def _own(self, index: Sequence[int]) -> Features:
+        """The maps behind the labelled pictures themselves: with the noise of export, or of projection."""
+        samples, rows = self.samples, list(index)
+        if samples.ws is None:
+            return self._render(rows, [samples.seeds[i] for i in rows])
+        noise = {i: maps[rows] for i, maps in samples.noise.items()}
+        return render_found(self.generator, self.ws[rows], noise, self.head.layer_names).features
+
     def sample_features(self, count: int = 1) -> Iterator[Features]:
         """The maps of `count` labelled samples at a time, with the noise under which they were exported."""
         for first in range(0, len(self.samples), count):
-            index = range(first, min(first + count, len(self.samples)))
-            yield self._render(index, [self.samples.seeds[i] for i in index])
+            yield self._own(range(first, min(first + count, len(self.samples))))
 
     def _features(self, index: list[int], draws: Draws) -> Features:
         if self.config.training.resample_noise:
@@ -100,7 +109,7 @@ class HeadRecipe:
             return self._render(index, noise)
         for i in index:
             if i not in self._kept:
-                maps = self._render([i], [self.samples.seeds[i]])
+                maps = self._own([i])
                 self._kept[i] = {name: m.half() for name, m in maps.items()}
         kept = [self._kept[i] for i in index]
         return {name: torch.cat([maps[name] for maps in kept]).float() for name in self.head.layer_names}

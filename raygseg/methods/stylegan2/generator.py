@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import abc
 from collections.abc import Sequence
 from typing import Any
 
@@ -128,13 +129,13 @@ class Synthesis(nn.Module):
     def forward(
         self,
         ws: Tensor,
-        noise: Sequence[Tensor] | None = None,
+        noise: Sequence[Tensor | None] | None = None,
         layers: Sequence[str] = (),
         dtype: torch.dtype = torch.float32,
     ) -> Rendering:
         """
         Args:
-            noise: one [N, 1, r, r] map a convolution, in layer order; None uses the constant buffers.
+            noise: one [N, 1, r, r] map a convolution, in layer order; None uses the constant buffer(s).
             layers: names of the feature maps to return (taken after the activation).
             dtype: working precision of the convolutions (fp16: where `half.dtype_at` says so); the picture is
                 always accumulated in fp32.
@@ -212,7 +213,21 @@ class StyleGAN2Generator(nn.Module):
         maps = flat.split([h * w for h, w in shapes], dim=1)
         return [m.reshape(len(seeds), 1, h, w) for m, (h, w) in zip(maps, shapes, strict=True)]
 
-    def render(self, ws: Tensor, noise_seeds: Sequence[int] | None = None, layers: Sequence[str] = ()) -> Rendering:
-        noise = None if noise_seeds is None else self.noise(noise_seeds)
-        rendering: Rendering = self.synthesis(ws, noise, layers)
+    def fixed_noise(self) -> list[Tensor]:
+        """The constant buffers as maps [1, 1, r, r], in layer order."""
+        return [conv.noise_const[None, None] for block in self.synthesis._blocks() for _, conv in block.convs]
+
+    def render(
+        self,
+        ws: Tensor,
+        noise_seeds: Sequence[int] | None = None,
+        layers: Sequence[str] = (),
+        noise: abc.Mapping[int, Tensor] | None = None,
+    ) -> Rendering:
+        maps: list[Tensor] | list[Tensor | None] | None = None
+        if noise:
+            maps = [noise.get(i) for i in range(len(self.feature_layers))]
+        elif noise_seeds is not None:
+            maps = self.noise(noise_seeds)
+        rendering: Rendering = self.synthesis(ws, maps, layers)
         return rendering

@@ -265,6 +265,10 @@ class MobileGenerator(nn.Module):
         w = self.w_mean + truncation_psi * (w - self.w_mean)
         return w[:, None].expand(-1, self.num_ws, -1).contiguous()
 
+    def fixed_noise(self) -> list[Tensor]:
+        """The constant noise of every modulated step, divided by its spread: maps [1, 1, r, r]."""
+        return [c.noise / c.noise.std().clamp_min(1e-8) for c in self.modules() if isinstance(c, StyledConvolution)]
+
     def _noise(self, seeds: Sequence[int] | None, step: int, size: int) -> Tensor | None:
         """[N, 1, size, size] standard normal noise of the modulated step, or None for the fixed noise."""
         if seeds is None:
@@ -272,13 +276,19 @@ class MobileGenerator(nn.Module):
         draws = [torch.randn(1, size, size, generator=torch_rng(int(s), "noise", step)) for s in seeds]
         return torch.stack(draws).to(self.const.device)
 
-    def render(self, ws: Tensor, noise_seeds: Sequence[int] | None = None, layers: Sequence[str] = ()) -> Rendering:
+    def render(
+        self,
+        ws: Tensor,
+        noise_seeds: Sequence[int] | None = None,
+        layers: Sequence[str] = (),
+        noise: Mapping[int, Tensor] | None = None,
+    ) -> Rendering:
         """Picture [N, 3, R, R] in about [-1, 1] and the maps of the asked layers, from one forward pass.
 
         Maps come in the precision of the convolutions and show the same window as the picture.
-        ws: [N, num_ws, w_dim], one w for each modulated step (W+). Differentiable in ws.
+        ws: [N, num_ws, w_dim], one w for each modulated step (W+). Differentiable in ws and noise.
         """
-        maps, patch = self._synthesise(ws, noise_seeds)
+        maps, patch = self._synthesise(ws, noise_seeds, noise or {})
         wanted = {name: self._frame_features(maps[name], name, patch) for name in layers}
         last = maps[self.feature_layers[-1].name]
         if self.framing.whole:
@@ -288,7 +298,9 @@ class MobileGenerator(nn.Module):
         picture = self.to_img(last, ws[:, -1], self.full_resolution // 2 // source)
         return Rendering(self.framing.crop(picture, self.resolution, patch), wanted)
 
-    def _synthesise(self, ws: Tensor, noise_seeds: Sequence[int] | None) -> tuple[dict[str, Tensor], Patch]:
+    def _synthesise(
+        self, ws: Tensor, seeds: Sequence[int] | None, given: Mapping[int, Tensor]
+    ) -> tuple[dict[str, Tensor], Patch]:
         """Maps after every layer by name; those past `window_at` px cover only the returned patch.
 
         The margin of the patch is wider than the reach of the convolutions that follow, so what the
@@ -298,12 +310,16 @@ class MobileGenerator(nn.Module):
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         patch, window = WHOLE, self.framing.patch(margin=3, grid=self.window_at, step=4)
         x = self.const.to(dtype).expand(len(ws), -1, -1, -1)
-        x = self.conv1(x, ws[:, 0], self._noise(noise_seeds, 0, 4))
+
+        def noise_at(step: int, size: int) -> Tensor | None:
+            return given[step] if step in given else self._noise(None if given else seeds, step, size)
+
+        x = self.conv1(x, ws[:, 0], noise_at(0, 4))
         for i, layer in enumerate(self.feature_layers):
             if layer.resolution == 2 * self.window_at:
                 x, patch = window.cut(x), window
             size = layer.resolution
-            noise = (self._noise(noise_seeds, 2 * i + 1, size), self._noise(noise_seeds, 2 * i + 2, size))
+            noise = (noise_at(2 * i + 1, size), noise_at(2 * i + 2, size))
             x = self.layers[i](x, ws[:, 1 + 3 * i : 4 + 3 * i], noise, patch)
             maps[layer.name] = x
         return maps, patch

@@ -16,7 +16,8 @@ from raygseg.errors import DataError, MissingEnvironmentError, RaygsegError, Tra
 
 GAN = ["kind=gan", "name=toy", "data.source=pictures", "data.resolution=32", "schedule.total_kimg=1"]
 VERBS = (
-    *("prepare", "train", "generate", "evaluate", "sample", "segment", "import", "pull", "inspect"),
+    *("prepare", "train", "generate", "evaluate", "compare", "sample", "project", "segment", "import", "pull"),
+    "inspect",
     *("quickstart", "benchmark", "doctor", "config"),
 )
 HEAVY = ("torch", "ray", "mlflow", "pandas", "pyarrow", "numpy", "kornia", "safetensors")
