@@ -367,6 +367,11 @@ class CompareConfig(Run):
     optimiser: StudentOptimiser = StudentOptimiser()
     backbone: BackboneSection = Field(BackboneSection(name="vgg16"), description="of the arm of that name")
     head: HeadNetwork = Field(HeadNetwork(), description="what reads the backbone's or the generator's features")
+    projection_steps: PositiveInt = Field(60, description="of the search for a picture's code")
+    gate_samples: int = Field(32, ge=0, description="generated pictures that the gate is calibrated on; 0: no gate")
+    truncation_psi: Positive = Field(0.8, description="under which pairs are drawn")
+    num_pairs: PositiveInt = Field(1000, description="of the arms student and mixed")
+    real_share: Fraction = Field(0.25, description="of the labelled pictures in a batch of the arm mixed")
     bootstrap: int = Field(1000, ge=0, description="resamples for the intervals")
 
     @property

@@ -34,7 +34,6 @@ from raygseg.metrics.paired import DECIDING, Counts, Ends, OverDraws, difference
 from raygseg.pipelines import run_folder
 from raygseg.pipelines.compare_arms import ARMS, Place, chosen_arms
 from raygseg.pipelines.kinds import load_segmenter
-from raygseg.pipelines.train import train
 from raygseg.viz.grids import fit, picture_grid, png_bytes
 from raygseg.viz.overlays import overlay
 from raygseg.viz.report import Plate
@@ -49,10 +48,10 @@ class Cost:
     """What an arm took, means over its trainings.
 
     Attributes:
-        train_cpu_s: CPU seconds of a training. predict_s: seconds a picture. megabytes: of its bundle.
+        train_s: seconds of a training, whatever it needs before included. predict_s: seconds a picture. megabytes: of its bundle.
     """
 
-    train_cpu_s: float
+    train_s: float
     predict_s: float
     megabytes: float
 
@@ -114,7 +113,7 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> CompareR
     rows = ranked(trial, arms)
     recommended, reason = recommendation(rows, trial.decided_by)
     files = write_results(config, place, rows, trial.labels, trial.decided_by, reason, trial.plates(arms))
-    winner = ARMS[recommended].last(config, Place(config.labelled, f"{place}/winner", config.seed))
+    winner = ARMS[recommended].file(config, Place(config.labelled, f"{place}/winner", config.seed))
     object_store.write_bytes(files["winner"], winner_text(config, recommended, winner).encode())
     return CompareResult(recommended, reason, trial.decided_by, rows, trial.labels, place, files)
 
@@ -236,13 +235,12 @@ class Trial:
         if object_store.exists(record):
             return dict(json.loads(object_store.read_bytes(record)))
         source = f"{self._labelled(cell.draw)}?split={cell.split}"
-        run = ARMS[cell.arm].last(self.config, Place(source, folder, self.config.seed + cell.draw))
-        began = time.process_time()
-        result = train(run)
+        began = time.perf_counter()
+        bundle = ARMS[cell.arm].make(self.config, Place(source, folder, self.config.seed + cell.draw))
         facts = {
-            "bundle": result.bundle_path,
-            "train_cpu_s": round(time.process_time() - began, 1),
-            "bytes": sum(entry.size for entry in object_store.list_files(result.bundle_path)),
+            "bundle": bundle,
+            "train_s": round(time.perf_counter() - began, 1),
+            "bytes": sum(entry.size for entry in object_store.list_files(bundle)),
         }
         object_store.write_bytes(record, json.dumps(facts, indent=1).encode())
         return facts
@@ -268,7 +266,7 @@ class Trial:
         def mean(key: str) -> float:
             return float(np.mean([fact[key] for fact in facts]))
 
-        return Cost(mean("train_cpu_s"), mean("predict_s"), mean("bytes") / 1e6)
+        return Cost(mean("train_s"), mean("predict_s"), mean("bytes") / 1e6)
 
 
 def ranked(trial: Trial, arms: list[str]) -> list[Row]:
@@ -298,7 +296,7 @@ def recommendation(rows: list[Row], decided_by: str) -> tuple[str, str]:
         return best.arm, f"{text}; nothing was set beside it"
     if not close:
         return best.arm, f"{text}, ahead of every other arm beyond the interval of the pictures"
-    cheapest = min([best, *(row for row in others if row.arm in close)], key=lambda row: row.cost.train_cpu_s)
+    cheapest = min([best, *(row for row in others if row.arm in close)], key=lambda row: row.cost.train_s)
     remark = f"{text}; not told apart from it by these pictures: {', '.join(close)}"
     return best.arm, remark if cheapest is best else f"{remark}; the cheapest of them is {cheapest.arm}"
 

@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from raygseg.config.schema import (
     GAN_ARMS,
     BackboneHeadConfig,
     BackboneTraining,
     CompareConfig,
+    GenerateConfig,
+    HeadConfig,
+    HeadTraining,
     Run,
     Runtime,
     SegmenterConfig,
 )
-from raygseg.data.object_store import join
+from raygseg.data.object_store import join, local_path
 from raygseg.errors import ConfigError, MissingEnvironmentError, RaygsegError
 from raygseg.nn.backbones.catalogue import weights_place
+from raygseg.nn.projection import ProjectionPlan
+from raygseg.pipelines.generate import generate
+from raygseg.pipelines.projection_run import ProjectSettings, run_projection
+from raygseg.pipelines.train import train
 
 logger = logging.getLogger(__name__)
 
@@ -34,26 +41,19 @@ class Place(NamedTuple):
 
 
 class ArmKind(NamedTuple):
-    """text: one line on the route. last: the configuration whose bundle is the segmenter."""
+    """text: one line on the route. file: what is trained last. make: everything; the path of a segmenter's bundle."""
 
     text: str
-    last: Callable[[CompareConfig, Place], Run]
+    file: Callable[[CompareConfig, Place], Run]
+    make: Callable[[CompareConfig, Place], str]
+
+
+# --- without a generator -------------------------------------------------------------------------
 
 
 def direct(config: CompareConfig, place: Place) -> SegmenterConfig:
     """The U-Net on the labelled pictures and nothing else."""
-    return SegmenterConfig(
-        name=f"{config.name}-direct",
-        seed=place.seed,
-        labelled=place.source,
-        resolution=config.resolution,
-        schedule=config.schedule,
-        network=config.network,
-        augment=config.augment,
-        loss=config.loss,
-        optimiser=config.optimiser,
-        runtime=_runtime(config, place, "direct"),
-    )
+    return _unet(config, place, "direct", labelled=place.source)
 
 
 def backbone(config: CompareConfig, place: Place) -> BackboneHeadConfig:
@@ -78,6 +78,85 @@ def backbone(config: CompareConfig, place: Place) -> BackboneHeadConfig:
     )
 
 
+def _unet(config: CompareConfig, place: Place, arm: str, **data: Any) -> SegmenterConfig:
+    return SegmenterConfig(
+        name=f"{config.name}-{arm}",
+        seed=place.seed,
+        resolution=config.resolution,
+        schedule=config.schedule,
+        network=config.network,
+        augment=config.augment,
+        loss=config.loss,
+        optimiser=config.optimiser,
+        runtime=_runtime(config, place, arm),
+        **data,
+    )
+
+
+def _trained(file: Callable[[CompareConfig, Place], Run]) -> Callable[[CompareConfig, Place], str]:
+    return lambda config, place: train(file(config, place)).bundle_path
+
+
+# --- with a generator ----------------------------------------------------------------------------
+
+
+def head(config: CompareConfig, place: Place) -> HeadConfig:
+    """A label head on the generator's features of the labelled pictures, which are projected into it."""
+    projected = local_path(place.folder) / "projection"
+    settings = ProjectSettings(ProjectionPlan(config.projection_steps), gate_samples=0)
+    run_projection(config.generator, place.source, projected, settings)
+    framed = projected / "generator"
+    training = HeadTraining(steps=config.steps, class_balance=config.loss.class_balance, resample_noise=False)
+    return HeadConfig(
+        name=f"{config.name}-head",
+        seed=place.seed,
+        generator=str(framed) if framed.is_dir() else config.generator,
+        samples=str(projected / "samples"),
+        truncation_psi=config.truncation_psi,
+        head=config.head,
+        training=training,
+        runtime=_runtime(config, place, "head"),
+    )
+
+
+def projection(config: CompareConfig, place: Place) -> str:
+    """A picture is projected into the generator, whose head then labels it; what the gate refuses is background."""
+    sampler = train(head(config, place)).bundle_path
+    settings = ProjectSettings(ProjectionPlan(config.projection_steps), gate_samples=config.gate_samples)
+    found = run_projection(sampler, place.source, local_path(place.folder) / "projection-segmenter", settings)
+    return found.files["segmenter"]
+
+
+def _pairs(config: CompareConfig, place: Place) -> str:
+    """Generated pictures with the head's labels."""
+    run = GenerateConfig(
+        name=f"{config.name}-pairs",
+        seed=place.seed,
+        sampler=train(head(config, place)).bundle_path,
+        num_pairs=config.num_pairs,
+        output=join(place.folder, "pairs"),
+        rows_per_shard=100,
+        batch_size=10,
+        runtime=_runtime(config, place, "generate"),
+    )
+    generate(run)
+    return run.output
+
+
+def student(config: CompareConfig, place: Place) -> SegmenterConfig:
+    """The U-Net on generated pairs."""
+    return _unet(config, place, "student", pairs=_pairs(config, place))
+
+
+def mixed(config: CompareConfig, place: Place) -> SegmenterConfig:
+    """The U-Net on generated pairs and the labelled pictures."""
+    shares = {"labelled": place.source, "labelled_share": config.real_share}
+    return _unet(config, place, "mixed", pairs=_pairs(config, place), **shares)
+
+
+# --- all -----------------------------------------------------------------------------------------
+
+
 def _runtime(config: CompareConfig, place: Place, arm: str) -> Runtime:
     """The comparison's own, in a folder and an experiment store of its own: trials are not for the registry."""
     store = config.runtime.tracking_uri or f"sqlite:///{join(place_of_results(config), 'mlflow.db')}"
@@ -91,8 +170,11 @@ def place_of_results(config: CompareConfig) -> str:
 
 # In the order of what they ask of a user: the first of equals is recommended.
 ARMS: dict[str, ArmKind] = {
-    "direct": ArmKind("a U-Net on the labelled pictures alone", direct),
-    "backbone": ArmKind("a label head on a pretrained backbone that stays as it is", backbone),
+    "direct": ArmKind("a U-Net on the labelled pictures alone", direct, _trained(direct)),
+    "backbone": ArmKind("a label head on a pretrained backbone that stays as it is", backbone, _trained(backbone)),
+    "projection": ArmKind("pictures projected into the generator, labelled by its head", head, projection),
+    "student": ArmKind("a U-Net on generated pictures that the head labelled", student, _trained(student)),
+    "mixed": ArmKind("a U-Net on generated and labelled pictures", mixed, _trained(mixed)),
 }
 
 

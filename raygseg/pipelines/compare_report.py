@@ -53,7 +53,7 @@ def headings(rows: Sequence[Row], decided_by: str) -> list[str]:
     sets = [decided_by, *(name for name in rows[0].sets if name != decided_by)]
     return [
         "arm", *(f"{name}: parts, with bg" for name in sets), "behind the best (95 %)",
-        "training CPU s", "s a picture", "MB",
+        "training s", "s a picture", "MB",
     ]  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def cells(row: Row, decided_by: str) -> list[str]:
     cost = row.cost
     return [
         row.arm, *(_score(found) for found in sets), behind,
-        f"{cost.train_cpu_s:.0f}", f"{cost.predict_s:.3f}", f"{cost.megabytes:.1f}",
+        f"{cost.train_s:.0f}", f"{cost.predict_s:.3f}", f"{cost.megabytes:.1f}",
     ]  # fmt: skip
 
 

@@ -30,7 +30,10 @@ def wide(config: CompareConfig, place: Place) -> object:
 
 @pytest.fixture(autouse=True)
 def two_arms(monkeypatch: pytest.MonkeyPatch) -> None:
-    arms = {"direct": ArmKind("alone", direct), "backbone": ArmKind("wider", wide)}
+    arms = {
+        name: ArmKind(name, file, compare_arms._trained(file))
+        for name, file in (("direct", direct), ("backbone", wide))
+    }
     monkeypatch.setattr(compare_arms, "weights_place", lambda name, given: Path(__file__))
     for module in (compare_arms, comparing):
         monkeypatch.setattr(module, "ARMS", arms)
@@ -56,7 +59,7 @@ def config(folder: Path, **changes: object) -> CompareConfig:
 
 def test_every_cell_is_run_once_and_the_winner_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[str] = []
-    original = comparing.train
+    original = compare_arms.train
 
     def stops(run: object) -> object:
         trained.append(run.runtime.output)  # type: ignore[attr-defined]
@@ -64,7 +67,7 @@ def test_every_cell_is_run_once_and_the_winner_trains(tmp_path: Path, monkeypatc
             raise KeyboardInterrupt
         return original(run)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(comparing, "train", stops)
+    monkeypatch.setattr(compare_arms, "train", stops)
     seen: list[tuple[int, int]] = []
     with pytest.raises(KeyboardInterrupt):
         compare(config(tmp_path))
@@ -124,7 +127,7 @@ def test_other_classes_are_refused(tmp_path: Path) -> None:
 
 
 def test_arms_that_need_a_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    everything = {arm: ArmKind(arm, direct) for arm in ("direct", "backbone", "student")}
+    everything = {arm: ArmKind(arm, direct, str) for arm in ("direct", "backbone", "student")}
     monkeypatch.setattr(compare_arms, "ARMS", everything)
     assert chosen_arms(config(tmp_path)) == ["direct", "backbone"]
     assert chosen_arms(config(tmp_path, generator="some/bundle")) == ["direct", "backbone", "student"]
