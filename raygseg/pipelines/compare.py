@@ -48,7 +48,7 @@ class Cost:
     """What an arm took, means over its trainings.
 
     Attributes:
-        train_s: seconds of a training, whatever it needs before included. predict_s: seconds a picture. megabytes: of its bundle.
+        train_s: seconds of a training with all that it needs before. predict_s: a picture. megabytes: of the bundle.
     """
 
     train_s: float
