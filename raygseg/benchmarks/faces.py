@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from raygseg.config.loader import load_config
-from raygseg.config.schema import EvaluateConfig, GenerateConfig, HeadConfig, Run
+from raygseg.config.schema import EvaluateConfig, GenerateConfig, HeadConfig
+from raygseg.config.sections import Run
 from raygseg.errors import ConfigError, MissingEnvironmentError
 
 ARMS = {"student": "segmenter.yaml", "direct": "segmenter-direct.yaml"}

@@ -13,7 +13,7 @@ from raygseg.cli.console import Reporter, show_facts, show_table, show_yaml, std
 from raygseg.errors import ConfigError
 
 if TYPE_CHECKING:
-    from raygseg.config.schema import Run
+    from raygseg.config.sections import Run
 
 PANEL = "Run a configuration"
 TRAINED_KINDS = ("gan", "head", "backbone-head", "segmenter")

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from raygseg.config.document import Document, Fault, Origin, read_file, read_value
 from raygseg.config.faults import explain
-from raygseg.config.schema import KINDS, Run
+from raygseg.config.schema import KINDS
+from raygseg.config.sections import Run
 from raygseg.errors import ConfigError
 
 COMMAND_LINE = "command line"

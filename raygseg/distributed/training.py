@@ -20,7 +20,7 @@ import ray.train
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from raygseg.config.schema import Runtime
+from raygseg.config.sections import Runtime
 from raygseg.data import object_store
 from raygseg.distributed import cluster
 from raygseg.distributed.noticeboard import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from raygseg.config.schema import Runtime
+from raygseg.config.sections import Runtime
 from raygseg.engine.checkpoint import CheckpointFolder
 from raygseg.engine.loop import Clock, Hooks, Trainer, train_loop
 from raygseg.engine.process import use_cpu

@@ -12,15 +12,12 @@ from typing import Any, NamedTuple
 from raygseg.config.schema import (
     GAN_ARMS,
     BackboneHeadConfig,
-    BackboneTraining,
     CompareConfig,
     GenerateConfig,
     HeadConfig,
-    HeadTraining,
-    Run,
-    Runtime,
     SegmenterConfig,
 )
+from raygseg.config.sections import BackboneTraining, HeadTraining, Run, Runtime
 from raygseg.data.object_store import join, local_path
 from raygseg.errors import ConfigError, MissingEnvironmentError, RaygsegError
 from raygseg.nn.backbones.catalogue import weights_place

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raygseg.bundle import Bundle, read_bundle
-from raygseg.config.schema import KINDS, BackboneHeadConfig, GanConfig, HeadConfig, Run, SegmenterConfig
+from raygseg.config.schema import KINDS, BackboneHeadConfig, GanConfig, HeadConfig, SegmenterConfig
+from raygseg.config.sections import Run
 from raygseg.data.picture_sets import LabelledSet, PictureSet, data_fingerprint
 from raygseg.data.sources import open_labelled, open_pictures
 from raygseg.data.splits import nested_subset

@@ -15,9 +15,9 @@ from raygseg.config.schema import (
     GanConfig,
     GenerateConfig,
     HeadConfig,
-    Run,
     SegmenterConfig,
 )
+from raygseg.config.sections import Run
 from raygseg.errors import RaygsegError
 from raygseg.pipelines import run_folder
 

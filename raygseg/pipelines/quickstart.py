@@ -11,7 +11,8 @@ from typing import Any
 from PIL import Image
 
 from raygseg.config.loader import load_config
-from raygseg.config.schema import EvaluateConfig, GenerateConfig, Run
+from raygseg.config.schema import EvaluateConfig, GenerateConfig
+from raygseg.config.sections import Run
 from raygseg.errors import MissingEnvironmentError
 from raygseg.pipelines.evaluate import EvaluateResult, evaluate
 from raygseg.pipelines.generate import GenerateResult, generate

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raygseg.config.loader import changed_keys, fingerprint, identity, load_config, resolved_yaml
-from raygseg.config.schema import Run
+from raygseg.config.sections import Run
 from raygseg.data import object_store
 from raygseg.errors import DataError, FingerprintError
 from raygseg.tracking.identity import RunSettings

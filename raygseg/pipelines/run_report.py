@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raygseg.config.loader import fingerprint, resolved_yaml
-from raygseg.config.schema import Run
+from raygseg.config.sections import Run
 from raygseg.data import object_store
 from raygseg.errors import DataError
 from raygseg.pipelines import run_folder

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from raygseg.bundle import Bundle, write_bundle
 from raygseg.config.loader import fingerprint
-from raygseg.config.schema import BackboneHeadConfig, HeadConfig, Run
+from raygseg.config.schema import BackboneHeadConfig, HeadConfig
+from raygseg.config.sections import Run
 from raygseg.data import object_store
 from raygseg.engine.checkpoint import Checkpoint, CheckpointFolder
 from raygseg.engine.interrupts import StopRequest

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from raygseg.config.schema import GanConfig, Run
+from raygseg.config.schema import GanConfig
+from raygseg.config.sections import Run
 from raygseg.data import object_store
 from raygseg.engine.checkpoint import CheckpointFolder, checkpoint_nimg
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from raygseg.bundle import read_bundle, write_bundle
-from raygseg.config.schema import GenerateConfig, Runtime
+from raygseg.config.schema import GenerateConfig
+from raygseg.config.sections import Runtime
 from raygseg.data.pair_set import PairSet
 from raygseg.data.pairs import decode_pairs
 from raygseg.errors import CheckpointError, FingerprintError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from raygseg.config.schema import Runtime
+from raygseg.config.sections import Runtime
 from raygseg.distributed.noticeboard import Images, Notice, Started, Tick, Warned
 from raygseg.distributed.training import Job, train_on_ray
 from raygseg.engine import state_tree

@@ -22,7 +22,8 @@ from raygseg.benchmarks.gpu_queue.chip import kernels, matmul_tflops, mib, phase
 from raygseg.benchmarks.gpu_queue.compiled import MainPhasesCompiled
 from raygseg.benchmarks.gpu_queue.lease import Lease
 from raygseg.benchmarks.support.convolution_floor import ConvolutionLog, wait
-from raygseg.config.schema import GanConfig, GanOptimiser
+from raygseg.config.schema import GanConfig
+from raygseg.config.sections import GanOptimiser
 from raygseg.engine.loop import Trainer
 from raygseg.engine.memory import step_peak_bytes
 from raygseg.methods.stylegan2.training import StyleGAN2Recipe, build_recipe

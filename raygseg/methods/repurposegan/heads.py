@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raygseg.config.schema import HeadNetwork
+from raygseg.config.sections import HeadNetwork
 from raygseg.errors import ConfigError
 from raygseg.interfaces import FeatureLayer
 from raygseg.methods.repurposegan.uncertainty import jensen_shannon

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from raygseg.config.schema import GanAugment
+from raygseg.config.sections import GanAugment
 
 
 @dataclass

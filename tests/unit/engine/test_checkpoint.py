@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from raygseg.config.schema import Runtime
+from raygseg.config.sections import Runtime
 from raygseg.engine import checkpoint as module
 from raygseg.engine import state_tree
 from raygseg.engine.checkpoint import CheckpointFolder, read_checkpoint, write_checkpoint

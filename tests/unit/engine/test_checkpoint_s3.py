@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from raygseg.config.schema import Runtime
+from raygseg.config.sections import Runtime
 from raygseg.data import object_store
 from raygseg.engine import state_tree
 from raygseg.engine.checkpoint import DOCUMENT, CheckpointFolder

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from raygseg.config.schema import HeadNetwork
+from raygseg.config.sections import HeadNetwork
 from raygseg.errors import ConfigError
 from raygseg.interfaces import FeatureLayer
 from raygseg.methods.repurposegan.heads import LabelHead, MeasuredBatchNorm, build_head

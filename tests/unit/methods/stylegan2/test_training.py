@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raygseg.config.schema import GanAugment, GanConfig
+from raygseg.config.schema import GanConfig
+from raygseg.config.sections import GanAugment
 from raygseg.engine.loop import Trainer
 from raygseg.methods.stylegan2.augment_control import AugmentController
 from raygseg.methods.stylegan2.losses import path_length_penalty, r1_penalty
