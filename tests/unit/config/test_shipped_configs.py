@@ -25,7 +25,8 @@ def test_file_resolves(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_file_begins_with_its_command(path: Path) -> None:
     head = "".join(line for line in path.read_text().splitlines(True)[:12] if line.startswith("#"))
-    verb = {"generate": "generate", "evaluate": "evaluate"}.get(load_config(path).kind, "train")
+    kind = load_config(path).kind
+    verb = kind if kind in ("generate", "evaluate", "compare") else "train"
     assert f"raygseg {verb} {path.relative_to(CONFIGS.parent)}" in head
 
 
