@@ -289,3 +289,22 @@ def test_records_that_are_none_are_errors_that_name_them(tmp_path: Path) -> None
     (out / prepared_set.RECORD).unlink()
     with pytest.raises(DataError, match="holds shards but no"):
         prepare(str(source), str(out), SETTINGS)
+
+
+@pytest.mark.parametrize("name", ["animals_voc", "cars"])
+def test_real_photos_come_out_as_they_are_read_unprepared(tmp_path: Path, real_data: Path, name: str) -> None:
+    source, out = str(real_data / name), tmp_path / "out"
+    if name == "cars":  # its unlabelled photos lie beside the labelled ones
+        (tmp_path / "cars").mkdir()
+        for kind in ("images", "masks", "meta.json"):
+            (tmp_path / "cars" / kind).symlink_to(real_data / "cars" / kind)
+        source = str(tmp_path / "cars")
+    settings = PreparationSettings(64, "squash", min_side=8, limit=12)
+    masks = str(Path(source, "masks"))
+    result = prepare(str(Path(source, "images")), str(out), settings, masks=masks, max_bad_fraction=0)
+    assert result.pictures == 12 and not result.skipped
+    expected, found = open_labelled(source, 64, limit=12), open_labelled(str(out), 64)
+    assert found.labels.names == expected.labels.names and found.labels.void == expected.labels.void
+    for row in range(12):
+        assert (found.read(row)[1] == expected.read(row)[1]).all(), found.names[row]
+        assert (found.read(row)[0] == expected.read(row)[0]).all(), found.names[row]
