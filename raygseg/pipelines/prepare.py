@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ Progress = Callable[..., None]  # (stage, done, total, facts)
 ShardFacts = tuple[int, int, int, str]  # first file, rows, bytes, first digits of sha256
 PAGE, FINDINGS = "report.html", "findings.csv"
 SHOWN, SAMPLED = 40, 48
+GAN_CONFIGS = (32, 256, 512, 1024)  # configs/gan/photos-*.yaml; the first is affordable without a GPU
 MAX_BAD_FRACTION = 0.2
 
 
@@ -242,14 +244,14 @@ def _write_page(place: str, source: str, output: str, record: Record, summary: S
 
 def next_commands(output: str, record: Record) -> list[tuple[str, str]]:
     """(what it does, command) that take the set."""
-    resolution = record.settings["resolution"]
-    found = next((r for r in (32, 256, 512, 1024) if r == resolution), None)
-    gan = f"configs/gan/photos-{found}.yaml" if found else f"configs/gan/photos-256.yaml data.resolution={resolution}"
-    commands = [("train a generator on the pictures", f"raygseg train {gan} data.source={output} name=NAME")]
+    resolution, place = int(record.settings["resolution"]), shlex.quote(output)
+    base = next((size for size in GAN_CONFIGS if size >= resolution), GAN_CONFIGS[-1]) if resolution > 128 else 32
+    gan = f"configs/gan/photos-{base}.yaml" + ("" if base == resolution else f" data.resolution={resolution}")
+    commands = [("train a generator on the pictures", f"raygseg train {gan} data.source={place} name=NAME")]
     if record.labels is not None:
-        direct = f"raygseg train configs/toy/segmenter-direct.yaml labelled={output} resolution={resolution} name=NAME"
+        direct = f"raygseg train configs/toy/segmenter-direct.yaml labelled={place} resolution={resolution} name=NAME"
         commands.insert(0, ("train a segmenter on the labelled pictures", direct))
-    return [*commands, ("see what the place holds", f"raygseg inspect {output}")]
+    return [*commands, ("see what the place holds", f"raygseg inspect {place}")]
 
 
 def _sample(output: str, record: Record, rows: int) -> tuple[list[Picture], list[ClassMap]]:
