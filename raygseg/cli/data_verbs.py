@@ -28,7 +28,7 @@ def prepare(
     fit: Annotated[str, typer.Option(help="crop: the middle square. pad: all, with bars. squash: all.")] = "crop",
     layout: Annotated[str, typer.Option(help="pictures, celebamask-hq, pascal-part, voc or datasetgan.")] = "pictures",
     task: Annotated[str, typer.Option(help="Classes: faces-10, -3, -8, -19 (celebamask-hq); car, horse.")] = "",
-    split: Annotated[str, typer.Option(help="File with one name a line; of VOC also train, val.")] = "",
+    split: Annotated[str, typer.Option(help="File with one name a line, or a split of splits.json or of VOC.")] = "",
     mask_format: Annotated[str, typer.Option(help="auto, png, coco or labelme.")] = "auto",
     image_format: Annotated[str, typer.Option(help="png (exact), jpeg or webp.")] = "png",
     min_side: Annotated[int, typer.Option(min=0, help="Skip smaller pictures; 0: half the resolution.")] = 0,

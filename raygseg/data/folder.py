@@ -159,15 +159,19 @@ def _of_split(address: SourceAddress, entries: Sequence[Entry]) -> list[Entry]:
     """The entries whose name, stem or path is in the named split."""
     if not address.split:
         return list(entries)
-    where, splits = find_document(address.place, ("splits.json",))
-    if where is None:
-        raise DataError(f"{address.place}: no splits.json", "take ?split= off the source, or write the file")
-    folder = address.place.rstrip("/").rpartition("/")[2]
-    wanted = set(_find_split(splits, address.split, folder, where))
+    wanted, where = split_members(address.place, address.split)
     chosen = [e for e in entries if wanted & {e.name, _stem(e.name), e.name.rpartition("/")[2], _last_stem(e.name)}]
     if not chosen:
         raise DataError(f"{address.place}: no file of split '{address.split}' is there", f"compare {where}")
     return chosen
+
+
+def split_members(place: str, split: str) -> tuple[set[str], str]:
+    """Names in a split of the splits.json at `place` or above it, and where that lies. Raises DataError."""
+    where, splits = find_document(place, ("splits.json",))
+    if where is None:
+        raise DataError(f"{place}: no splits.json", "ask for no split, or write the file")
+    return set(_find_split(splits, split, place.rstrip("/").rpartition("/")[2], where)), where
 
 
 def _find_split(splits: Mapping[str, Any], name: str, folder: str, where: str) -> list[str]:

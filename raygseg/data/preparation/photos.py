@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
 
+from raygseg.data.folder import split_members
 from raygseg.data.object_store import exists, is_s3, join, list_files, local_path, read_bytes
 from raygseg.data.preparation.coco import CocoAnnotations
 from raygseg.data.preparation.labelme import LabelmeFiles
@@ -23,7 +24,7 @@ def open_photos(
     Args:
         masks: folder of PNG or labelme files, or a COCO file; empty: none, or `masks/` beside `images/`.
         labels: a labels.json; empty: the one by the masks or the photos.
-        split: a file of names; empty: all.
+        split: a file of names, or a split of splits.json there or above; empty: all.
         leave_out: places below which nothing belongs to the source, such as the output.
 
     Raises:
@@ -33,21 +34,24 @@ def open_photos(
     outside = (*leave_out, masks) if masks and not masks.endswith(".json") else leave_out
     items, others = photo_items(place, outside)
     if split:
-        items = of_split(items, names_in(split), split)
+        names, where = (names_in(split), split) if exists(split) else split_members(place, split)
+        items = of_split(items, names, where)
     if not masks:
         return Listing(place, items, None, others)
     annotations = _annotations(place, masks, labels, mask_format)
     others = [o for o in others if not o.name.endswith(".json")]  # annotations and labels lie among the photos
-    return replace(Listing(place, items, annotations), left_out=[*others, *annotations.files.without_picture(items)])
+    unused = [] if split else annotations.files.without_picture(items)
+    return Listing(place, items, annotations, [*others, *unused])
 
 
 def names_in(file: str) -> set[str]:
-    """The first word of every line of a split file; a second word -1 takes the line out (PASCAL VOC)."""
+    """The lines of a split file; PASCAL VOC writes 1, 0 or -1 behind a name, and -1 takes it out."""
     try:
-        lines = [line.split() for line in read_bytes(file).decode().splitlines()]
+        lines = [line.strip() for line in read_bytes(file).decode().splitlines()]
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: not a text file", "give a file with one name a line") from error
-    names = {words[0] for words in lines if words and not (len(words) == 2 and words[1] == "-1")}
+    matches = [match for line in lines if (match := re.fullmatch(r"(.+?)(?:\s+(-?[01]))?", line))]
+    names = {match[1] for match in matches if match[2] != "-1"}
     if not names:
         raise DataError(f"{file}: names nothing", "give a file with one name a line")
     return names

@@ -229,6 +229,22 @@ def test_masks_are_found_by_path_then_by_name(tmp_path: Path) -> None:
         listing.annotations.read(Item("y/3.png", 1))
 
 
+def test_a_split_is_a_file_of_names_or_one_of_splits_json(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        photo(tmp_path, f"in/sub/{name}.png", render_toy(0, 1, SIDE)[0])
+    (tmp_path / "splits.json").write_text('{"train": ["a", "sub/b.png"], "test": ["c"]}')
+    (tmp_path / "list.txt").write_text("sub/c\n\nmy photo.jpg\na -1\n")
+
+    def names(split: str) -> list[str]:
+        listing = open_listing(str(tmp_path / "in"), PreparationSettings(32, split=split))
+        return [item.name for item in listing.items]
+
+    assert names("train") == ["sub/a.png", "sub/b.png"] and names("test") == ["sub/c.png"]
+    assert names(str(tmp_path / "list.txt")) == ["sub/c.png"]
+    with pytest.raises(DataError, match="no split 'val'"):
+        names("val")
+
+
 def test_annotations_that_nobody_thought_of_are_findings(tmp_path: Path) -> None:
     photo(tmp_path, "in/a.png", render_toy(0, 1, SIDE)[0])
     shape = {"category_id": 30, "segmentation": [["x", 1, 2, 3, 4, 5]]}
