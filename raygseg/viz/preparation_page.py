@@ -16,6 +16,7 @@ from raygseg.viz.overlays import pair_sheet
 from raygseg.viz.report import Card, Commands, Figure, KeyFigures, Pictures, Plate, Section, Table, Title
 
 THUMBNAIL = 112
+LISTED = 40  # files of a kind that were not skipped
 FEW_PICTURES = 5  # a class in fewer pictures is pointed out
 HEADINGS = {
     "skipped": ("Skipped", "Not in the set; they count towards `--max-bad-fraction`."),
@@ -54,10 +55,11 @@ def preparation_sections(
         sections.append(_sample(pictures, class_maps, labels))
     if labels is not None:
         sections.append(class_table(summary, labels))
-    sections += [_kinds(summary), *_named(summary)]
     sections += [
+        _kinds(summary),
         _histogram("Shapes", "width to height", _names([f"{edge:g}" for edge in ASPECTS], ""), summary.aspects),
         _histogram("Sizes in the source", "shorter side", _names([str(side) for side in SIDES], " px"), summary.sides),
+        *_named(summary),
         Card("Settings", "```\n" + "\n".join(f"{key}: {value}" for key, value in settings.items()) + "\n```"),
         Commands("Next", commands),
     ]
@@ -120,11 +122,12 @@ def _named(summary: Summary) -> list[Section]:
     """The files by kind, under one heading for each outcome."""
     sections: list[Section] = []
     for outcome, (heading, note) in HEADINGS.items():
-        rows = [(f.name, kind, f.detail) for kind in summary.by_outcome(outcome) for f in summary.named[kind]]
+        kinds, shown = summary.by_outcome(outcome), NAMED if outcome == "skipped" else LISTED
+        rows = [(f.name, kind, f.detail) for kind in kinds for f in summary.named[kind][:shown]]
         if not rows:
             continue
-        more = any(summary.counts[kind] > NAMED for kind in summary.by_outcome(outcome))
-        tail = f" The first {NAMED} of each kind; all are in `findings.csv`." if more else ""
+        more = any(count > shown for count in kinds.values())
+        tail = f" The first {shown} of each kind; all are in `findings.csv`." if more else ""
         sections.append(Table(heading, ("file", "kind", "detail"), rows, note=note + tail))
     return sections
 
