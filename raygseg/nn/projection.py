@@ -10,8 +10,8 @@ Losses are kept apart by picture: a batch gives what its pictures give alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -117,15 +117,19 @@ class Projection:
     def rows(self, rows: slice | Sequence[int]) -> Projection:
         """Some of the pictures."""
         at = rows if isinstance(rows, slice) else list(rows)
-        tensors = (self.ws, self.distances, self.squared_errors, self.anchors, self.start_distances)
-        return Projection(*(t[at] if len(t) else t for t in tensors), {i: maps[at] for i, maps in self.noise.items()})
+        tensors: dict[str, Any] = {name: t[at] if len(t) else t for name, t in self.tensors().items()}
+        return Projection(**tensors, noise={i: maps[at] for i, maps in self.noise.items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything but the noise, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "noise"}
 
     @classmethod
     def joined(cls, parts: Sequence[Projection]) -> Projection:
         """Several projections of one generator under one plan as one."""
-        names = ("ws", "distances", "squared_errors", "anchors", "start_distances")
-        columns = (torch.cat([getattr(part, name) for part in parts]) for name in names)
-        return cls(*columns, {i: torch.cat([part.noise[i] for part in parts]) for i in parts[0].noise})
+        named = [part.tensors() for part in parts]
+        tensors: dict[str, Any] = {name: torch.cat([part[name] for part in named]) for name in named[0]}
+        return cls(**tensors, noise={i: torch.cat([part.noise[i] for part in parts]) for i in parts[0].noise})
 
 
 class LatentSpread(NamedTuple):

@@ -117,7 +117,7 @@ def run_projection(
     if shown.framing is not None and isinstance(made, MobileGenerator) and made.framing != shown.framing:
         made = load_mobile_generator(generator, made.resolution, shown.framing, "bf16")
         write_bundle(place / "generator", made.to_bundle())
-    net = open_features(settings.features, generator, made.resolution, settings.weights, _precision(made))
+    net = open_features(settings.features, generator, made.resolution, settings.weights)
     distance, start = net.distance(), _start(made, settings, progress)
     gate = _gate(made, distance, place, settings, start, progress)
     found = _projected(made, distance, shown.images, shown.valid, place, settings, start, progress)
@@ -140,11 +140,6 @@ def _opened(generator: str, settings: ProjectSettings) -> tuple[Generator, Bundl
         sampler = kinds.sampler_from(bundle)
         return sampler.generator, bundle  # type: ignore[attr-defined]
     return kinds.generator_from(bundle), None
-
-
-def _precision(generator: Generator) -> Any:
-    """Of VGG-16: as the generator's own."""
-    return getattr(generator, "precision", "fp32")
 
 
 def _photos(source: str, generator: Generator, place: str, settings: ProjectSettings) -> Photos:

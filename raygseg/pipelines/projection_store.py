@@ -143,21 +143,18 @@ def _read(file: Path) -> Projection | None:
         return None
     try:
         return projection_from(load_file(file))
-    except (SafetensorError, KeyError):
+    except (SafetensorError, TypeError):
         return None
 
 
 def tensors_of(found: Projection) -> dict[str, Tensor]:
     """A projection by name, for safetensors."""
-    plain = {
-        name: getattr(found, name).contiguous()
-        for name in ("ws", "distances", "squared_errors", "anchors", "start_distances")
-    }
-    return plain | {f"{NOISE}{i}": maps.contiguous() for i, maps in found.noise.items()}
+    every = found.tensors() | {f"{NOISE}{i}": maps for i, maps in found.noise.items()}
+    return {name: tensor.contiguous() for name, tensor in every.items()}
 
 
 def projection_from(tensors: Mapping[str, Tensor]) -> Projection:
-    """Undo `tensors_of`. KeyError names what is missing."""
+    """Undo `tensors_of`. TypeError names what is missing."""
     noise = {int(name.removeprefix(NOISE)): maps for name, maps in tensors.items() if name.startswith(NOISE)}
-    names = ("ws", "distances", "squared_errors", "anchors", "start_distances")
-    return Projection(*(tensors[name] for name in names), dict(sorted(noise.items())))
+    plain: dict[str, Any] = {name: tensor for name, tensor in tensors.items() if not name.startswith(NOISE)}
+    return Projection(**plain, noise=dict(sorted(noise.items())))

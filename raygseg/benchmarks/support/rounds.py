@@ -27,7 +27,12 @@ class RoundProcess:
     Args:
         make: a function of a module, which returns the round; it is called and warmed up at once.
         arguments: plain values.
+
+    Attributes:
+        cpu_seconds: processor time of the last round, all threads together; what else runs meanwhile hardly counts.
     """
+
+    cpu_seconds = 0.0
 
     def __init__(self, setting: Setting, make: MakeRound, *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
@@ -39,7 +44,8 @@ class RoundProcess:
 
     def __call__(self) -> float:
         self._here.send(True)
-        return float(self._here.recv())
+        seconds, self.cpu_seconds = self._here.recv()
+        return float(seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -62,6 +68,6 @@ def _serve(pipe: Connection, setting: Setting, make: MakeRound, arguments: tuple
     work()
     pipe.send(0.0)
     while pipe.recv():
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         work()
-        pipe.send(time.perf_counter() - start)
+        pipe.send((time.perf_counter() - start, time.process_time() - cpu))

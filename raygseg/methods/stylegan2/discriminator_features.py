@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from raygseg.errors import CheckpointError
 from raygseg.interfaces import FeatureLayer
-from raygseg.methods.stylegan2.discriminator import Discriminator
-
-COARSEST = 4  # px
+from raygseg.methods.stylegan2.discriminator import Discriminator, ResidualBlock
 
 
 class DiscriminatorFeatures(nn.Module):
@@ -32,9 +30,10 @@ class DiscriminatorFeatures(nn.Module):
         self.build = dict(build)
         self.discriminator = Discriminator(**self.build)
         side = int(self.build["resolution"])
-        widths = [block.conv1.weight.shape[0] for block in self.discriminator.blocks]  # type: ignore[union-attr]
+        blocks = [block for block in self.discriminator.blocks if isinstance(block, ResidualBlock)]
         self.feature_layers = tuple(
-            FeatureLayer(f"b{side >> i + 1}", int(width), side >> i + 1) for i, width in enumerate(widths)
+            FeatureLayer(f"b{side >> i + 1}", block.conv1.weight.shape[0], side >> i + 1)
+            for i, block in enumerate(blocks)
         )
 
     def forward(self, images: Tensor, layers: Sequence[str] = ()) -> dict[str, Tensor]:

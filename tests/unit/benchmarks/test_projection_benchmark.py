@@ -12,7 +12,9 @@ from raygseg.errors import ConfigError
 
 
 class Here:
-    """Runs a round in this process, and not more than once."""
+    """Builds the round in this process and does not run it."""
+
+    cpu_seconds = 1.0
 
     def __init__(self, setting: object, make: Any, *arguments: Any) -> None:
         self.work = make(*arguments)
