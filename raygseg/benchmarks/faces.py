@@ -127,12 +127,13 @@ class Trial:
         generator = load_mobile_generator(
             weights / "face_generator_mobile.safetensors", self.resolution, photos.framing, "bf16"
         )
-        distance = PerceptualDistance(load_vgg16(weights / "vgg16_features.safetensors", precision="bf16"))
+        distance = PerceptualDistance(load_vgg16(weights / "vgg16_features.safetensors", precision="bf16"), "VGG16")
         found = project_photos(photos, generator, distance, self.output / "samples", ProjectionPlan(steps))
         write_bundle(self.output / "generator", generator.to_bundle())
         self.draw_projections()
         return {
             "photos": list(photos.names),
+            "features": distance.name,
             "distances": [round(float(d), 4) for d in found.distances],
             "squared_errors": [round(float(e), 5) for e in found.squared_errors],
         }

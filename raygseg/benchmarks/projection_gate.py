@@ -24,9 +24,9 @@ from raygseg.nn.projection_gate import FIRST_SEED, QUANTILE, STATISTICS, calibra
 from raygseg.pipelines.feature_nets import open_features
 from raygseg.pipelines.project import align_photos
 from raygseg.pipelines.projection_photos import alignable
-from raygseg.pipelines.projection_run import side_by_side
 from raygseg.pipelines.projection_store import BATCH, project_pictures
 from raygseg.viz.grids import png_bytes
+from raygseg.viz.reconstructions import side_by_side
 
 HELD_OUT_SEED = FIRST_SEED + 100_000
 ELSEWHERE = {"cars": 7, "fashion": 6, "animals_voc": 7}  # photos of each set: twenty

@@ -33,12 +33,10 @@ from raygseg.pipelines.project import AlignedPhotos, write_projected_samples
 from raygseg.pipelines.projection_photos import Photos, is_labelled, read_faces, read_photos
 from raygseg.pipelines.projection_store import BATCH, Progress, Start, network_hash, project_pictures
 from raygseg.tracking.cards import model_card
-from raygseg.viz.grids import Canvas, picture_grid, pictures_from_signed, png_bytes
+from raygseg.viz.grids import png_bytes
+from raygseg.viz.reconstructions import side_by_side
 
 RECORD, GRID, REFUSED, GATE = "projection.json", "projections.png", "refused.txt", "gate.json"
-DRAWN = 40
-COLUMNS = 10
-RED = (220, 40, 40)
 FACE_PIXELS = 128
 
 
@@ -210,7 +208,8 @@ def _written(
     }  # fmt: skip
     (place / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     (place / REFUSED).write_text("".join(f"{line}\n" for line in refused))
-    (place / GRID).write_bytes(png_bytes(side_by_side(photos.images, pictures, accepted)))
+    caption = f"distance by {features}" + (f", gate: {gate.statistic} up to {gate.threshold:.4f}" if gate else "")
+    (place / GRID).write_bytes(png_bytes(side_by_side(photos.images, pictures, accepted, caption)))
     good = [i for i, fine in enumerate(accepted) if fine]
     if good:
         _samples(place / "samples", photos.rows(good), found.rows(good), pictures[good], features)
@@ -251,22 +250,6 @@ def _samples(place: Path, photos: Photos, found: Projection, pictures: torch.Ten
     labels = photos.labels or LabelSpace(("background", "part 1"), void=255)
     aligned = AlignedPhotos(photos.names, labels, photos.framing or Framing(), photos.images, photos.valid, masks)
     write_projected_samples(place, aligned, found, pictures, features)
-
-
-def side_by_side(photos: torch.Tensor, pictures: torch.Tensor, accepted: list[bool]) -> Canvas:
-    """Photos above their reconstructions, ten pairs a row; refused reconstructions have a red frame."""
-    tiles: list[Canvas] = []
-    for photo, picture, good in zip(
-        pictures_from_signed(photos[:DRAWN]), pictures_from_signed(pictures[:DRAWN]), accepted, strict=False
-    ):
-        picture = picture.copy()
-        if not good:
-            edge = max(1, len(picture) // 32)
-            inside = picture[edge:-edge, edge:-edge].copy()
-            picture[:] = RED
-            picture[edge:-edge, edge:-edge] = inside
-        tiles.append(np.concatenate([photo, picture]))
-    return picture_grid(tiles, columns=min(COLUMNS, max(1, len(tiles))), gap=4)
 
 
 def _segmenter(

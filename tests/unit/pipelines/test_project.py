@@ -108,12 +108,14 @@ def test_photos_and_masks_stay_together_and_void_marks_the_outside(tmp_path: Pat
 def test_the_samples_folder_is_what_train_head_reads(tmp_path: Path) -> None:
     write_photos(tmp_path)
     photos = align_photos(open_labelled(str(tmp_path), None), [0, 1], 32)
-    found = Projection(torch.randn(2, 5, 4), torch.rand(2), torch.rand(2))
-    write_projected_samples(tmp_path / "samples", photos, found, photos.images)
+    found = Projection(torch.randn(2, 5, 4), torch.rand(2), torch.rand(2), noise={3: torch.randn(2, 1, 8, 8)})
+    write_projected_samples(tmp_path / "samples", photos, found, photos.images, "VGG16")
+    assert json.loads((tmp_path / "samples" / "samples.json").read_text())["features"] == "VGG16"
     samples = read_samples(str(tmp_path / "samples"))
     assert samples.seeds == (0, 1)
     assert samples.ws is not None
     assert torch.equal(samples.ws, found.ws)
+    assert list(samples.noise) == [3] and torch.equal(samples.noise[3], found.noise[3])
     assert np.array_equal(np.stack(samples.masks), photos.masks)
     one = AlignedPhotos(photos.names[:1], photos.labels, photos.framing, photos.images, photos.valid, photos.masks[:1])
     (tmp_path / "fewer").mkdir()

@@ -79,7 +79,8 @@ def test_it_writes_samples_record_and_grid_and_lists_what_it_refused(place: Path
     assert len(samples) == len(accepted) and samples.ws is not None and set(samples.noise) == {1, 2, 3, 4}
     assert json.loads((done / "samples" / "samples.json").read_text())["photos"] == accepted
     sheet = np.asarray(Image.open(done / "projections.png"))
-    assert sheet.shape[0] == 32 and (sheet[16, -2] == (220, 40, 40)).all()  # the last one's red frame
+    assert sheet.shape[0] == 20 + 32  # a caption, a row of pairs
+    assert (sheet[20 + 16, 4 * (16 + 4) + 8] == (220, 40, 40)).all()  # the red frame of the last one's picture
 
 
 def test_the_same_call_projects_nothing_again(place: Path, done: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from raygseg.config.schema import HeadConfig
 from raygseg.engine.loop import Hooks, Trainer, train_loop
+from raygseg.labels import LabelSpace
+from raygseg.methods.repurposegan.samples import LabelledSamples
 from raygseg.methods.repurposegan.training import HeadRecipe, SampleStream, build_recipe, one_hot
+from tests.unit.tiny_networks import tiny_generator
 
 
 def configure(architecture: str = "cnn-s", steps: int = 40, members: int = 1, **training: Any) -> HeadConfig:
@@ -106,3 +110,16 @@ def test_every_sample_comes_once_an_epoch(samples: Any) -> None:
     assert batch["labels"].shape == (9, 8, 8)
     assert [sorted(batch["index"][i : i + 3].tolist()) for i in (0, 3, 6)] == [[0, 1, 2]] * 3
     assert torch.equal(stream.micro_batch(4, 2)["index"], batch["index"][4:6])
+
+
+def test_projected_samples_are_read_with_the_noise_that_was_found_for_them() -> None:
+    generator = tiny_generator()
+    ws, maps = generator.latents([1, 2]), generator.noise([1, 2])
+    masks = tuple(np.eye(16, dtype=np.uint8) for _ in range(2))
+    labels = LabelSpace(("background", "part"))
+    settings = configure("linear", steps=2, resample_noise=False)
+    for noise in ({}, {4: maps[4]}):
+        recipe = build_recipe(settings, generator, LabelledSamples(labels, (0, 1), masks, None, ws, noise))
+        expected = generator.render(ws, None, recipe.head.layer_names, noise).features
+        for name, found in next(iter(recipe.sample_features(2))).items():
+            torch.testing.assert_close(found, expected[name])
