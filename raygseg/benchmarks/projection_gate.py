@@ -8,20 +8,23 @@ other domains, are then read off once. Projections are kept by picture, so the s
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from raygseg.benchmarks.projection import TOY
 from raygseg.data.sources import open_labelled
 from raygseg.data.splits import nested_subset
-from raygseg.errors import MissingEnvironmentError
-from raygseg.methods.stylegan2.mobile import MobileGenerator, load_mobile_generator
+from raygseg.engine.process import use_cpu
+from raygseg.errors import ConfigError, MissingEnvironmentError
+from raygseg.interfaces import Generator
+from raygseg.methods.stylegan2.mobile import load_mobile_generator
 from raygseg.nn.projection import PerceptualDistance, Projection, ProjectionPlan, reconstruct
 from raygseg.nn.projection_gate import FIRST_SEED, QUANTILE, STATISTICS, calibrated, own_pictures
 from raygseg.pipelines.feature_nets import open_features
+from raygseg.pipelines.kinds import load_generator
 from raygseg.pipelines.project import align_photos
 from raygseg.pipelines.projection_photos import alignable
 from raygseg.pipelines.projection_store import BATCH, project_pictures
@@ -29,12 +32,15 @@ from raygseg.viz.grids import png_bytes
 from raygseg.viz.reconstructions import side_by_side
 
 HELD_OUT_SEED = FIRST_SEED + 100_000
+SPLITS = ("val", "test")
 ELSEWHERE = {"cars": 7, "fashion": 6, "animals_voc": 7}  # photos of each set: twenty
-Cells = dict[str, Projection]
+Cells = dict[str, tuple[Tensor, Tensor]]  # pictures and valid masks
+Found = dict[str, Projection]
 
 
 def run(
-    output: str = "runs/projection-gate",
+    generator: str = "mobile",
+    output: str = "",
     resolution: int = 128,
     steps: int = 60,
     noise_share: float = 0.2,
@@ -46,33 +52,38 @@ def run(
     """Shares accepted and refused, by statistic; `chosen` is what validation shows.
 
     Args:
-        output: folder of the kept projections and the sheets to look at.
+        generator: mobile (faces, at `resolution`) or toy (configs/toy/generator, 32 px).
+        output: folder of the kept projections and the sheets to look at; empty: runs/projection-gate-GENERATOR.
         calibration, held_out: pictures of the generator for the threshold, and for checking it.
     """
-    torch.set_num_threads(threads)
+    if generator not in ("mobile", "toy"):
+        raise ConfigError(f"generator: '{generator}' is not known", "use mobile or toy")
     data = Path(os.environ.get("RAYGSEG_DATA", ""))
     if not (data / "faces").is_dir():
         raise MissingEnvironmentError(f"the photos are not at '{data}'", "set RAYGSEG_DATA")
-    pictures, generator = _pictures(data, resolution, calibration, held_out)
-    net = open_features(features, "", resolution, precision="bf16")
+    use_cpu(threads)
+    made, photos = _toys() if generator == "toy" else _faces(data, resolution)
+    pictures = _pictures(made, photos, data, calibration, held_out)
+    distance = open_features(features, "", made.resolution).distance()
     plan = ProjectionPlan(steps, noise_share=noise_share)
-    cells = _projected(pictures, generator, net.distance(), Path(output), plan)
-    table = {name: _row(cells, plan, net.name, name) for name in STATISTICS}
+    place = Path(output or f"runs/projection-gate-{generator}")
+    cells = _projected(pictures, made, distance, place, plan)
+    table = {name: _row(cells, plan, distance.name, name) for name in STATISTICS}
     chosen = max(table, key=lambda name: table[name]["choice"])
     return {
         "name": "projection-gate",
-        "features": net.name,
+        "features": distance.name,
         "chosen": chosen,
         "false_accepts": table[chosen]["accepted"]["other domains, test"],
-        "false_refusals": table[chosen]["refused"]["faces, test"],
+        "false_refusals": table[chosen]["refused"]["photos, test"],
         "pictures": {name: len(found) for name, found in cells.items()},
         "by_statistic": table,
-        "settings": {"resolution": resolution, "steps": steps, "noise_share": noise_share, "quantile": QUANTILE,
-                     "batch": BATCH, "threads": threads},
+        "settings": {"generator": generator, "resolution": made.resolution, "steps": steps, "noise_share": noise_share,
+                     "quantile": QUANTILE, "batch": BATCH, "threads": threads},
     }  # fmt: skip
 
 
-def _row(cells: Mapping[str, Projection], plan: ProjectionPlan, features: str, statistic: str) -> dict[str, Any]:
+def _row(cells: Found, plan: ProjectionPlan, features: str, statistic: str) -> dict[str, Any]:
     """One statistic: threshold, what is accepted and refused of every cell, and how well it tells validation apart."""
     gate = calibrated(cells["generator"], plan, features, statistic)
     judged = {name: gate.judge(found) for name, found in cells.items()}
@@ -81,37 +92,54 @@ def _row(cells: Mapping[str, Projection], plan: ProjectionPlan, features: str, s
         "threshold": gate.threshold,
         "accepted": {name: sum(good) for name, good in judged.items()},
         "refused": {name: good.count(False) for name, good in judged.items()},
-        # Balanced: the generator's own and faces in, other domains out.
-        "choice": (share["generator, held out"] + share["faces, val"]) / 2 - share["other domains, val"],
+        # Balanced: the generator's own and photos of its kind in, other domains out.
+        "choice": (share["generator, held out"] + share["photos, val"]) / 2 - share["other domains, val"],
         "medians": {name: round(float(gate.values(found).median()), 4) for name, found in cells.items()},
     }
 
 
-def _pictures(
-    data: Path, resolution: int, calibration: int, held_out: int
-) -> tuple[dict[str, tuple[Tensor, Tensor]], MobileGenerator]:
-    """Pictures and valid masks by cell, and the generator in the frame of the labelled training faces.
+def _pictures(generator: Generator, photos: Cells, data: Path, calibration: int, held_out: int) -> Cells:
+    """Pictures and valid masks by cell, those for the threshold first."""
+    own = {
+        "generator": own_pictures(generator, range(FIRST_SEED, FIRST_SEED + calibration)),
+        "generator, held out": own_pictures(generator, range(HELD_OUT_SEED, HELD_OUT_SEED + held_out)),
+    }
+    others = {
+        f"other domains, {split}": torch.cat(
+            [_read(f"{data}/{name}?split={split}", generator.resolution, n) for name, n in ELSEWHERE.items()]
+        )
+        for split in SPLITS
+    }
+    whole = {name: (images, torch.ones_like(images[:, :1])) for name, images in {**own, **others}.items()}
+    return {"generator": whole.pop("generator"), **photos, **whole}
+
+
+def _faces(data: Path, resolution: int) -> tuple[Generator, Cells]:
+    """The face generator in the frame of the labelled training faces, and the validation and test faces.
 
     Faces are seen twice: aligned by their labels, and as they come, which is how a segmenter sees them.
     """
     train = open_labelled(f"{data}/faces/frontal?split=train", None)
     framing = align_photos(train, alignable(train, "eyes", "mouth")[0], 32).framing
     weights = data / "weights" / "face_generator_mobile.safetensors"
-    generator = load_mobile_generator(weights, resolution, framing, "bf16")
-    cells = {
-        "generator": own_pictures(generator, range(FIRST_SEED, FIRST_SEED + calibration)),
-        "generator, held out": own_pictures(generator, range(HELD_OUT_SEED, HELD_OUT_SEED + held_out)),
-    }
-    masks = {name: torch.ones_like(images[:, :1]) for name, images in cells.items()}
-    for split in ("val", "test"):
+    cells: Cells = {}
+    for split in SPLITS:
         faces = open_labelled(f"{data}/faces/frontal?split={split}", None)
         aligned = align_photos(faces, alignable(faces, "eyes", "mouth")[0], resolution, framing=framing)
-        cells[f"faces, {split}"], masks[f"faces, {split}"] = aligned.images, aligned.valid
-        cells[f"faces, {split}, not aligned"] = _read(f"{data}/faces/frontal?split={split}", resolution)
-        others = [_read(f"{data}/{name}?split={split}", resolution, n) for name, n in ELSEWHERE.items()]
-        cells[f"other domains, {split}"] = torch.cat(others)
-    every = {name: masks.get(name, torch.ones_like(images[:, :1])) for name, images in cells.items()}
-    return {name: (images, every[name]) for name, images in cells.items()}, generator
+        cells[f"photos, {split}"] = aligned.images, aligned.valid
+        as_they_come = _read(f"{data}/faces/frontal?split={split}", resolution)
+        cells[f"photos, {split}, not aligned"] = as_they_come, torch.ones_like(as_they_come[:, :1])
+    return load_mobile_generator(weights, resolution, framing, "bf16"), cells
+
+
+def _toys() -> tuple[Generator, Cells]:
+    """The repository's own generator, and pictures of the set that it was trained on."""
+    generator = load_generator(TOY)
+    cells: Cells = {}
+    for split, source in zip(SPLITS, ("toy://default?count=10&seed=11", "toy://default?count=15&seed=12"), strict=True):
+        images = _read(source, generator.resolution)
+        cells[f"photos, {split}"] = images, torch.ones_like(images[:, :1])
+    return generator, cells
 
 
 def _read(source: str, resolution: int, count: int = 0) -> Tensor:
@@ -128,15 +156,15 @@ def _read(source: str, resolution: int, count: int = 0) -> Tensor:
 
 
 def _projected(
-    pictures: Mapping[str, tuple[Tensor, Tensor]], generator: MobileGenerator, distance: PerceptualDistance,
-    output: Path, plan: ProjectionPlan,
-) -> Cells:  # fmt: skip
+    pictures: Cells, generator: Generator, distance: PerceptualDistance, output: Path, plan: ProjectionPlan
+) -> Found:
     """The projections of every cell, and a sheet of each."""
-    cells: Cells = {}
+    cells: Found = {}
     for name, (images, valid) in pictures.items():
         cells[name] = found = project_pictures(generator, distance, images, valid, output, plan, stage=name)
         sheet = output / f"{name.replace(', ', '-').replace(' ', '-')}.png"
         if not sheet.is_file():
             shown = reconstruct(generator, found.ws, BATCH, found.noise)
-            sheet.write_bytes(png_bytes(side_by_side(images, shown, [True] * len(found))))
+            caption = f"{name}: distance by {distance.name}"
+            sheet.write_bytes(png_bytes(side_by_side(images, shown, [True] * len(found), caption)))
     return cells
