@@ -111,7 +111,9 @@ def _pictures(generator: Generator, photos: Cells, data: Path, calibration: int,
         for split in SPLITS
     }
     whole = {name: (images, torch.ones_like(images[:, :1])) for name, images in {**own, **others}.items()}
-    return {"generator": whole.pop("generator"), **photos, **whole}
+    every = {**whole, **photos}
+    order = sorted(every, key=lambda name: (name != "generator", "aligned" in name, not name.endswith("test")))
+    return {name: every[name] for name in order}
 
 
 def _faces(data: Path, resolution: int) -> tuple[Generator, Cells]:
