@@ -147,7 +147,10 @@ GAN_ARMS: frozenset[str] = frozenset({"projection", "student", "mixed"})
 class CompareConfig(Run):
     """Which route serves these k labels: every arm trained as long, on the same pictures, scored on others."""
 
-    outside_fingerprint: ClassVar[frozenset[str]] = frozenset({"runtime", "arms", "draws", "tests", "bootstrap"})
+    # What adds to a comparison without changing what is there; the generator is on record with each of its arms.
+    outside_fingerprint: ClassVar[frozenset[str]] = frozenset(
+        {"runtime", "arms", "draws", "tests", "bootstrap", "generator"}
+    )
 
     kind: Literal["compare"] = "compare"
     labelled: str = Field(..., description="your pictures with masks (folder with labels.json, Parquet or toy://)")

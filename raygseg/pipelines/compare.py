@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 
 from raygseg.config.loader import resolved_yaml
-from raygseg.config.schema import CompareConfig
+from raygseg.config.schema import GAN_ARMS, CompareConfig
 from raygseg.data import object_store
 from raygseg.data.draws import write_draw
 from raygseg.data.picture_files import ClassMap, Picture, decode_picture
 from raygseg.data.picture_sets import LabelledSet
 from raygseg.data.sources import open_labelled
-from raygseg.errors import DataError
+from raygseg.errors import DataError, FingerprintError
 from raygseg.labels import LabelSpace
 from raygseg.metrics.confusion import confusion_counts
 from raygseg.metrics.paired import DECIDING, Counts, Ends, OverDraws, difference, over_draws
@@ -182,6 +182,7 @@ class Trial:
         """Train and score, unless it is on record."""
         record = self._file(cell, "json")
         if object_store.exists(record):
+            self._same_generator(cell, json.loads(object_store.read_bytes(record)))
             return
         trained = self._train(cell)
         data = self._open(cell)
@@ -202,6 +203,13 @@ class Trial:
         object_store.write_bytes(self._file(cell, "npz"), buffer.getvalue())
         facts = {"pictures": list(data.names), "predict_s": seconds / len(data), **trained}
         object_store.write_bytes(record, json.dumps(facts, indent=1).encode())
+
+    def _same_generator(self, cell: Cell, facts: Mapping[str, Any]) -> None:
+        if cell.arm in GAN_ARMS and facts["generator"] != self.config.generator:
+            raise FingerprintError(
+                f"{self.place}: the arm '{cell.arm}' was made with generator={facts['generator']}",
+                "choose another name or runtime.output, or go back to that generator",
+            )
 
     def _draw(self, cell: Cell, shown: list[tuple[Picture, ClassMap, ClassMap]]) -> None:
         """The first pictures with the truth above the arm's labels, as one strip."""
@@ -233,12 +241,15 @@ class Trial:
         folder = object_store.join(self.place, f"draw-{cell.draw}", cell.split)
         record = object_store.join(folder, f"{cell.arm}.json")
         if object_store.exists(record):
-            return dict(json.loads(object_store.read_bytes(record)))
+            facts: dict[str, Any] = json.loads(object_store.read_bytes(record))
+            self._same_generator(cell, facts)
+            return facts
         source = f"{self._labelled(cell.draw)}?split={cell.split}"
         began = time.perf_counter()
         bundle = ARMS[cell.arm].make(self.config, Place(source, folder, self.config.seed + cell.draw))
         facts = {
             "bundle": bundle,
+            "generator": self.config.generator if cell.arm in GAN_ARMS else "",
             "train_s": round(time.perf_counter() - began, 1),
             "bytes": sum(entry.size for entry in object_store.list_files(bundle)),
         }

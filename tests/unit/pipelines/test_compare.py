@@ -101,6 +101,16 @@ def test_another_comparison_in_the_same_place_is_refused(tmp_path: Path) -> None
         compare(config(tmp_path, folds=4))
 
 
+def test_another_generator_for_the_same_arm_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(compare_arms.ARMS, "student", ArmKind("pairs", direct, compare_arms._trained(direct)))
+    changes = {"arms": ("student",), "tests": {}}
+    first = comparing.Trial(config(tmp_path, generator="a", **changes), str(tmp_path))
+    cell = next(first.cells(["student"]))
+    first.run(cell)
+    with pytest.raises(FingerprintError, match="was made with generator=a"):
+        comparing.Trial(config(tmp_path, generator="b", **changes), str(tmp_path)).run(cell)
+
+
 def test_draws_learn_from_other_pictures_and_validation_decides(tmp_path: Path) -> None:
     validation = "toy://default?count=2&seed=9&size=16"
     result = compare(config(tmp_path, draws=2, folds=0, validation=validation, tests={}, arms=("direct",)))
