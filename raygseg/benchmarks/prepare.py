@@ -29,7 +29,6 @@ PLANTED = (
     *("empty file", "not a picture", "truncated", "corrupt", "too small"),
     *("extreme aspect", "duplicate", "several frames", "CMYK", "wrong extension"),
 )
-SIZE = 64
 FOLDERS = 20
 Findings = set[tuple[str, str]]  # (file, kind)
 
@@ -57,7 +56,7 @@ def run(
     Args:
         files: in all, the planted ones among them.
         each: planted files of each of the ten kinds.
-        resolution: of the prepared set; the files are about 64 px.
+        resolution: of the prepared set; the longer side of the files is twice that.
         seed: of the pictures and of where the defects are.
         threads: of `prepare`; 0: one a processor.
         folder: where to leave files and set; empty: a temporary one.
@@ -73,7 +72,7 @@ def run(
     stolen = StolenTime()
     with tempfile.TemporaryDirectory(prefix="raygseg-prepare-") as scratch:
         place = Path(folder or scratch)
-        wanted = write_files(place / "photos", files, each, seed)
+        wanted = write_files(place / "photos", files, each, seed, resolution)
         settings = (resolution, threads)
         less = _in_a_process(place / "photos", place / "tenth", files // 10, *settings) if tenth else None
         whole = _in_a_process(place / "photos", place / "set", 0, *settings)
@@ -115,7 +114,7 @@ def read_findings(file: Path) -> Findings:
         return {(row["file"], row["kind"]) for row in csv.DictReader(lines) if row["kind"] != "near duplicate"}
 
 
-def write_files(folder: Path, files: int, each: int, seed: int) -> Findings:
+def write_files(folder: Path, files: int, each: int, seed: int, resolution: int) -> Findings:
     """Write the folder; what should be found in it."""
     order = numpy_rng(seed, "prepare-defects").permutation(files)
     defect_of = {int(order[i]): PLANTED[i % len(PLANTED)] for i in range(each * len(PLANTED))}
@@ -127,7 +126,7 @@ def write_files(folder: Path, files: int, each: int, seed: int) -> Findings:
         if kind == "duplicate":
             waiting.append(index)
             continue
-        picture = draw(seed, index)
+        picture = draw(seed, index, 2 * resolution)
         suffix, content, kinds = DEFECTS[kind](picture) if kind else ordinary(picture, seed, index)
         name = f"{index % FOLDERS:02d}/{index:06d}{suffix}"
         _write(folder / name, content)
@@ -142,13 +141,13 @@ def write_files(folder: Path, files: int, each: int, seed: int) -> Findings:
     return wanted
 
 
-def draw(seed: int, index: int) -> Image.Image:
+def draw(seed: int, index: int, side: int) -> Image.Image:
     """A toy picture cut to a shape between 1.6 to 1 and 1 to 1.6."""
     rng = numpy_rng(seed, "prepare-shape", index)
-    picture = Image.fromarray(render_toy(seed, index, SIZE)[0])
-    short = int(rng.integers(40, SIZE + 1))
-    width, height = (SIZE, short) if rng.random() < 0.5 else (short, SIZE)
-    return picture.crop(((SIZE - width) // 2, (SIZE - height) // 2, (SIZE + width) // 2, (SIZE + height) // 2))
+    picture = Image.fromarray(render_toy(seed, index, side)[0])
+    short = int(rng.integers(side * 5 // 8, side + 1))
+    width, height = (side, short) if rng.random() < 0.5 else (short, side)
+    return picture.crop(((side - width) // 2, (side - height) // 2, (side + width) // 2, (side + height) // 2))
 
 
 Written = tuple[str, bytes, tuple[str, ...]]  # suffix, content, what should be found
@@ -191,6 +190,17 @@ def _corrupt(picture: Image.Image) -> Written:
     return ".png", bytes(content), ("corrupt",)
 
 
+def _small(picture: Image.Image) -> Written:
+    """Below half the resolution, which is half of the longer side."""
+    side = max(picture.size) * 3 // 16
+    return ".png", _encoded(picture.resize((side, side)), "PNG"), ("too small",)
+
+
+def _long(picture: Image.Image) -> Written:
+    side = max(picture.size)
+    return ".png", _encoded(picture.resize((side * 3 // 2, side * 5 // 16)), "PNG"), ("extreme aspect",)
+
+
 def _animated(picture: Image.Image) -> Written:
     frames = [picture.rotate(turn) for turn in (0, 20, 40)]
     return ".gif", _encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), ("several frames",)
@@ -201,8 +211,8 @@ DEFECTS: Mapping[str, Callable[[Image.Image], Written]] = {
     "not a picture": lambda picture: (".jpg", b"<html><body>404: not found</body></html>", ("not a picture",)),
     "truncated": _truncated,
     "corrupt": _corrupt,
-    "too small": lambda picture: (".png", _encoded(picture.resize((12, 12)), "PNG"), ("too small",)),
-    "extreme aspect": lambda picture: (".png", _encoded(picture.resize((96, 20)), "PNG"), ("extreme aspect",)),
+    "too small": _small,
+    "extreme aspect": _long,
     "several frames": _animated,
     "CMYK": lambda picture: (".jpg", _encoded(picture.convert("CMYK"), "JPEG", quality=92), ("CMYK",)),
     "wrong extension": lambda picture: (".jpg", _encoded(picture, "PNG"), ("wrong extension",)),

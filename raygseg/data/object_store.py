@@ -120,13 +120,14 @@ def concerns_one_file(error: StorageError) -> bool:
     return isinstance(cause, OSError) and cause.errno in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EIO)
 
 
-def list_files(uri: str, suffix: str = "") -> list[Entry]:
+def list_files(uri: str, suffix: str = "", closed: list[str] | None = None) -> list[Entry]:
     """All files below the place, at any depth, in name order; temporary and hidden ones left out.
 
-    One pass over the listing (1,000 names a request on S3). A place that does not exist is empty.
+    One pass over the listing (1,000 names a request on S3). A place that does not exist is empty, so is
+    a folder that may not be opened; `closed` gets the paths of those.
     """
     with translated(uri):
-        found = s3_objects.listing(uri) if is_s3(uri) else _list_disk(local_path(uri))
+        found = s3_objects.listing(uri) if is_s3(uri) else _list_disk(local_path(uri), closed)
         return sorted(Entry(name, size) for name, size in found if name.endswith(suffix) and not _hidden(name))
 
 
@@ -229,8 +230,12 @@ def _create_exclusively(target: Path, temporary: Path) -> bool:
     return True
 
 
-def _list_disk(folder: Path) -> Iterator[tuple[str, int]]:
-    for parent, _, names in os.walk(folder):
+def _list_disk(folder: Path, closed: list[str] | None) -> Iterator[tuple[str, int]]:
+    def refused(error: OSError) -> None:
+        if closed is not None and Path(error.filename) != folder:
+            closed.append(Path(error.filename).relative_to(folder).as_posix())
+
+    for parent, _, names in os.walk(folder, onerror=refused):
         for name in names:
             path = Path(parent, name)
             try:

@@ -25,7 +25,7 @@ from raygseg.data.preparation.layouts import open_listing
 from raygseg.data.preparation.listing import Listing
 from raygseg.data.preparation.making import Made, labels_with_void
 from raygseg.data.preparation.prepared_set import FileRun, Record, begin, finish, read_notes
-from raygseg.data.preparation.production import Production
+from raygseg.data.preparation.production import Production, quiet_decoders
 from raygseg.data.preparation.settings import PreparationSettings
 from raygseg.data.preparation.summary import Summary
 from raygseg.errors import DataError
@@ -121,11 +121,12 @@ def _produced(production: Production, done: set[str], follow: _Follower) -> tupl
     """Make what is missing, up to the limit of bad files; totals, and the facts of each shard."""
     summary = Summary()
     shards: list[ShardFacts] = []
-    for notes in production.shards(done, follow):
-        summary.add(notes)
-        shards.append((notes.first, len(notes.rows), notes.stored, notes.sha256[:16]))
-        if follow.past_limit(summary):
-            break
+    with quiet_decoders():
+        for notes in production.shards(done, follow):
+            summary.add(notes)
+            shards.append((notes.first, len(notes.rows), notes.stored, notes.sha256[:16]))
+            if follow.past_limit(summary):
+                break
     return summary, shards
 
 
@@ -137,7 +138,8 @@ def plan(
     summary, rows, pixels = Summary(), 0, 0
     summary.found(list(listing.left_out))
     began = time.perf_counter()
-    tried = list(Production(listing, settings, record, output, threads).sample(SAMPLED))
+    with quiet_decoders():
+        tried = list(Production(listing, settings, record, output, threads).sample(SAMPLED))
     seconds = time.perf_counter() - began
     for made in tried:
         rows, pixels = rows + len(made.rows), pixels + sum(len(row.picture) for row in made.rows)
@@ -229,9 +231,8 @@ def _write_page(place: str, source: str, output: str, record: Record, summary: S
     from raygseg.viz.report import write_report
 
     pictures, class_maps = _sample(output, record, summary.rows)
-    name = source.rstrip("/").rpartition("/")[2] or source
     sections = preparation_sections(
-        f"{name}: prepared",
+        source,
         summary,
         record.settings,
         record.labels,

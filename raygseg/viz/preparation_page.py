@@ -27,7 +27,7 @@ HEADINGS = {
 
 
 def preparation_sections(
-    title: str,
+    source: str,
     summary: Summary,
     settings: Mapping[str, object],
     labels: LabelSpace | None,
@@ -35,11 +35,16 @@ def preparation_sections(
     class_maps: Sequence[ClassMap],
     commands: Sequence[tuple[str, str]],
 ) -> list[Section]:
-    """All sections. `pictures` (and, with labels, `class_maps`) are a sample of the set in its order."""
+    """All sections for what was made of `source`.
+
+    Args:
+        pictures: a sample of the set in its order; with labels, `class_maps` are theirs.
+        commands: (what it does, command) to try next.
+    """
     resolution = settings["resolution"]
     skipped = sum(summary.by_outcome("skipped").values())
     sections: list[Section] = [
-        Title(title, f"{summary.rows:,} of {summary.files:,} files prepared at {resolution} px"),
+        Title(_title(source), f"{summary.rows:,} rows of {summary.files:,} files in `{source}`, {resolution} px"),
         KeyFigures(
             [
                 Figure("kept", f"{summary.rows:,}", f"of {summary.files:,} files"),
@@ -64,6 +69,10 @@ def preparation_sections(
         Commands("Next", commands),
     ]
     return sections
+
+
+def _title(source: str) -> str:
+    return f"{source.rstrip('/').rpartition('/')[2] or source}: prepared"
 
 
 def class_table(summary: Summary, labels: LabelSpace) -> Table:

@@ -29,6 +29,7 @@ PHOTO_SUFFIXES = tuple({*PICTURE_SUFFIXES, *SUFFIX_FORMATS, *RAW_SUFFIXES})
 _MAGIC = ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG", "PNG"), (b"GIF8", "GIF"), (b"BM", "BMP"), (b"II*\0", "TIFF"),
           (b"MM\0*", "TIFF"))  # fmt: skip
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+_AVIF = (b"ftypavif", b"ftypavis")
 EXIF_ORIENTATION = 0x0112
 
 
@@ -124,11 +125,11 @@ def _sees_through(image: Image.Image) -> bool:
 
 
 def _unidentified(content: bytes, suffix: str) -> UnusableError:
-    if _is_heic(content):
+    if _is_heic(content) and "HEIF" not in Image.OPEN:
         return UnusableError("unsupported format", "HEIC; the package pillow-heif reads it")
     if _format_by_magic(content) == "TIFF" and not _lacks_end(content):
         return UnusableError("unsupported format", "a TIFF of a kind that Pillow does not read")
-    if content[8:12] == b"WEBP" or _format_by_magic(content):
+    if content[8:12] == b"WEBP" or content[4:12] in _AVIF or _is_heic(content) or _format_by_magic(content):
         return _undecodable(content, None)
     if suffix not in SUFFIX_FORMATS:
         return UnusableError("other file", f"extension {suffix or 'none'}")

@@ -121,19 +121,20 @@ def names_digest(entries: Sequence[tuple[str, int]]) -> str:
 
 
 def photo_items(place: str, leave_out: Sequence[str] = ()) -> tuple[list[Item], list[Finding]]:
-    """All files below `place` that may be pictures, and those that are not; places of `leave_out` not at all.
+    """All files below `place` that may be pictures, and what is none; places of `leave_out` not at all.
 
     Raises DataError where there is no such place, or no picture in it.
     """
     prefixes = [prefix for prefix in (_below(place, other) for other in leave_out) if prefix]
-    entries = [e for e in list_files(place) if not e.name.startswith(tuple(prefixes))]
+    closed: list[str] = []
+    entries = [e for e in list_files(place, closed=closed) if not e.name.startswith(tuple(prefixes))]
     items = [Item(e.name, e.size) for e in entries if not e.name.lower().endswith(OTHER_SUFFIXES)]
     if not items or not any(i.name.lower().endswith(PHOTO_SUFFIXES) for i in items):
         missing = not is_s3(place) and not local_path(place).is_dir()
         hint = "check the path" if missing else "name the folder that holds the photos"
         raise DataError(f"{place}: {'no such folder' if missing else 'no pictures in it'}", hint)
-    others = [Finding(printable(e.name), "other file", "") for e in entries if e.name.lower().endswith(OTHER_SUFFIXES)]
-    return items, others
+    others = [Finding(printable(e.name), "other file") for e in entries if e.name.lower().endswith(OTHER_SUFFIXES)]
+    return items, [*(Finding(f"{printable(name)}/", "unreadable", "a folder") for name in sorted(closed)), *others]
 
 
 def stem(name: str) -> str:

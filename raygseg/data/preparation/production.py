@@ -7,9 +7,11 @@ that some hundred bytes a file for names and hashes.
 from __future__ import annotations
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from raygseg.data.picture_sets import usable_threads
@@ -21,6 +23,14 @@ from raygseg.data.preparation.prepared_set import FileRun, Notes, Record, read_n
 from raygseg.data.preparation.settings import PreparationSettings
 
 AHEAD = 4  # decoded files a thread that may wait for their turn
+
+
+@contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Without Pillow's warnings on single files: what matters of them is a finding."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
 
 
 @dataclass

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import threading
 from collections import Counter
 from pathlib import Path
@@ -192,6 +193,21 @@ def test_unreadable_files_are_one_more_kind(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("raygseg.data.preparation.reading.read_bytes", refusing)
     assert prepare(str(source), str(tmp_path / "out"), SETTINGS).skipped == {"unreadable": 1}
     assert findings(tmp_path / "out") == [["p004.png", "unreadable", "skipped", "[Errno 13] Permission denied"]]
+
+
+def test_folders_that_may_not_be_opened_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, scandir = photos(tmp_path / "in", 12), os.scandir
+    photos(source / "sub/locked", 3)
+
+    def refusing(path: Any) -> Any:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    result = prepare(str(source), str(tmp_path / "out"), SETTINGS)
+    assert result.pictures == 12 and result.skipped == {"unreadable": 1}
+    assert findings(tmp_path / "out") == [["sub/locked/", "unreadable", "skipped", "a folder"]]
 
 
 def test_a_store_that_is_down_makes_no_file_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

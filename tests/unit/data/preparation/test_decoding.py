@@ -10,6 +10,7 @@ from PIL import Image
 from raygseg.data.preparation.decoding import Decoded, decode
 from raygseg.data.preparation.findings import UnusableError
 from raygseg.data.toy import render_toy
+from raygseg.seeding import numpy_rng
 
 PICTURE = Image.fromarray(render_toy(0, 0, 64)[0]).crop((0, 0, 64, 40))
 
@@ -123,3 +124,24 @@ def test_heic_is_named_where_it_cannot_be_read(monkeypatch: pytest.MonkeyPatch) 
     decoded = decode(encoded("HEIF", PICTURE, quality=95), "a.heic")
     assert decoded.size == (40, 64)
     assert np.abs(decoded.picture.astype(int) - np.asarray(PICTURE).astype(int)).mean() < 12
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM"])
+def test_whatever_a_file_holds_is_a_picture_or_a_finding(image_format: str) -> None:
+    try:
+        content = encoded(image_format)
+    except (KeyError, OSError):
+        pytest.skip(f"this Pillow cannot write {image_format}")
+    rng = numpy_rng(0, "damage")
+    usable = 0
+    for number in range(60):
+        damaged = bytearray(content)
+        for place in rng.integers(0, (len(damaged), min(len(damaged), 200))[number % 2], 6):
+            damaged[int(place)] = int(rng.integers(256))
+        try:
+            decode(bytes(damaged[: int(rng.integers(1, len(damaged)))] if number % 5 == 0 else damaged), "a.jpg")
+            usable += 1
+        except UnusableError as error:
+            assert error.kind != "other file"
+    assert usable < 60
