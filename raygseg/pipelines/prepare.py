@@ -15,9 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from raygseg.data import object_store
+from raygseg.data.folder import Classes
 from raygseg.data.parquet_rows import ParquetRows
 from raygseg.data.picture_files import ClassMap, Picture
 from raygseg.data.preparation.findings import Finding
@@ -109,7 +108,7 @@ def prepare(
     _fill(result, summary)
     if not record.complete or not _reported(result):
         _write_findings(result.findings, listing.left_out, record.planned()[: len(shards)], output)
-        _write_page(result.report, source, output, record, summary)
+        _write_page(result.report, source, output, record, shards, summary)
     _check(source, result, summary, max_bad_fraction, len(shards) < len(record.planned()))
     finish(output, record, shards)
     result.seconds = time.perf_counter() - began
@@ -226,11 +225,13 @@ def _write_findings(place: str, left_out: Sequence[Finding], runs: Sequence[File
     object_store.write_bytes(place, text.getvalue().encode())
 
 
-def _write_page(place: str, source: str, output: str, record: Record, summary: Summary) -> None:
+def _write_page(
+    place: str, source: str, output: str, record: Record, shards: Sequence[ShardFacts], summary: Summary
+) -> None:
     from raygseg.viz.preparation_page import preparation_sections
     from raygseg.viz.report import write_report
 
-    pictures, class_maps = _sample(output, record, summary.rows)
+    pictures, class_maps = _sample(output, record, shards, summary.rows)
     sections = preparation_sections(
         source,
         summary,
@@ -255,19 +256,16 @@ def next_commands(output: str, record: Record) -> list[tuple[str, str]]:
     return [*commands, ("see what the place holds", f"raygseg inspect {place}")]
 
 
-def _sample(output: str, record: Record, rows: int) -> tuple[list[Picture], list[ClassMap]]:
+def _sample(
+    output: str, record: Record, shards: Sequence[ShardFacts], rows: int
+) -> tuple[list[Picture], list[ClassMap]]:
     """Some rows, evenly over the set, read back from its shards."""
-    from raygseg.data.folder import Classes
-
     classes = Classes(record.labels) if record.labels else None
     wanted = {round(i * (rows - 1) / max(1, SHOWN - 1)) for i in range(min(rows, SHOWN))} if rows else set()
     pictures: list[Picture] = []
     class_maps: list[ClassMap] = []
     first = 0
-    for run in record.planned():
-        if first >= rows:
-            break
-        count = len(read_notes(output, run).rows)
+    for run, (_, count, _, _) in zip(record.planned(), shards, strict=False):
         inside = sorted(row - first for row in wanted if first <= row < first + count)
         first += count
         if not inside:
@@ -279,5 +277,5 @@ def _sample(output: str, record: Record, rows: int) -> tuple[list[Picture], list
             else:
                 picture, class_map = shard.labelled(row, None)
                 pictures.append(picture)
-                class_maps.append(np.asarray(class_map))
+                class_maps.append(class_map)
     return pictures, class_maps
