@@ -22,7 +22,9 @@ class Kind(NamedTuple):
 
 KINDS: Mapping[str, Kind] = {
     "empty file": Kind("skipped", "has no bytes", "copy it again"),
-    "unreadable": Kind("skipped", "could not be opened", "check permissions and the disk"),
+    "unreadable": Kind(
+        "skipped", "could not be opened", "check permissions and the disk, then prepare with --overwrite"
+    ),
     "not a picture": Kind("skipped", "has a picture's extension but other content", "remove it"),
     "truncated": Kind("skipped", "ends before its picture does", "copy or download it again"),
     "corrupt": Kind("skipped", "is damaged inside", "copy or download it again"),
