@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from typing import Any
 
@@ -15,6 +16,8 @@ Picture = NDArray[np.uint8]  # [H, W, 3]
 ClassMap = NDArray[np.uint8]  # [H, W]
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+# Only decoders that merely decode: Pillow's EPS reader, for one, starts another program on what a file says.
+SAFE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
 LOSSY_QUALITY = 95
 _WHITE = (255, 255, 255, 255)
 _DECODER_ERRORS = (OSError, UnidentifiedImageError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
@@ -30,7 +33,7 @@ def decode_picture(content: bytes, resolution: int | None = None) -> Picture:
         DataError: "cannot be decoded: ..." (also for a file that ends too early).
     """
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with _opened(content) as image:
             if resolution is not None:
                 image.draft("RGB", (2 * resolution, 2 * resolution))  # JPEG: decode at a smaller scale
             image.load()
@@ -56,7 +59,7 @@ def decode_mask(content: bytes) -> ClassMap:
         DataError: undecodable, a colour file, or an index above 255.
     """
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with _opened(content) as image:
             image.load()
             if image.mode not in ("P", "L", "1", "I", "I;16", "I;16B"):
                 raise DataError(
@@ -81,9 +84,20 @@ def resize_class_map(class_map: ClassMap, resolution: int | None) -> ClassMap:
     return np.asarray(image, dtype=np.uint8)
 
 
+def _opened(content: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(content), formats=[name for name in SAFE_FORMATS if name in _known()])
+
+
+@functools.cache
+def _known() -> frozenset[str]:
+    """The formats that this Pillow reads."""
+    Image.init()
+    return frozenset(Image.OPEN)
+
+
 def picture_size(content: bytes) -> tuple[int, int]:
     """(height, width) as decoded, EXIF rotation included, from the header alone."""
-    with Image.open(io.BytesIO(content)) as image:
+    with _opened(content) as image:
         width, height = image.size
         turned = image.getexif().get(0x0112, 1) >= 5
     return (width, height) if turned else (height, width)

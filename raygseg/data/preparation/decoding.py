@@ -13,11 +13,10 @@ from pathlib import PurePosixPath
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from raygseg.data.picture_files import PICTURE_SUFFIXES, Picture, to_rgb
+from raygseg.data.picture_files import PICTURE_SUFFIXES, SAFE_FORMATS, Picture, to_rgb
 from raygseg.data.preparation.findings import UnusableError
 from raygseg.data.preparation.framing import Size, turned_size
 
-SAFE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM", "HEIF")
 SUFFIX_FORMATS = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), ("JPEG", "MPO")),
     ".png": ("PNG",), ".webp": ("WEBP",), ".bmp": ("BMP", "DIB"), ".dib": ("BMP", "DIB"), ".gif": ("GIF",),
@@ -179,4 +178,4 @@ def _formats(heic: bool) -> tuple[str, ...]:
         else:
             register_heif_opener()
     Image.init()
-    return tuple(name for name in SAFE_FORMATS if name in Image.OPEN)
+    return tuple(name for name in (*SAFE_FORMATS, "HEIF") if name in Image.OPEN)

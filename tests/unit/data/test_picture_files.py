@@ -102,3 +102,16 @@ def test_masks_are_resized_without_new_indices() -> None:
     mask = np.repeat(np.array([[0, 9]], np.uint8), 10, axis=0).repeat(5, axis=1)
     assert set(np.unique(resize_class_map(mask, 7))) == {0, 9}
     assert resize_class_map(mask, None) is mask
+
+
+def test_a_file_whose_reader_would_run_a_program_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostScript under a picture's name."""
+    from PIL import EpsImagePlugin
+
+    ran: list[object] = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments, **named: ran.append(arguments))
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+    for decode in (decode_picture, decode_mask):
+        with pytest.raises(DataError, match="cannot be decoded"):
+            decode(postscript)
+    assert not ran
