@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from raygseg.errors import CheckpointError, ConfigError, MissingEnvironmentError
-from raygseg.interfaces import Generator
+from raygseg.interfaces import Generator, NoisyGenerator
 from raygseg.methods.stylegan2.mobile import (
     Framing,
     MobileGenerator,
@@ -115,6 +115,21 @@ def test_noise_follows_from_its_seed(tensors: dict[str, torch.Tensor]) -> None:
         first, again, other = (generator.render(ws, [seed]).images for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_noise_can_be_given_as_maps(tensors: dict[str, torch.Tensor]) -> None:
+    generator = network(tensors, 64, WINDOW)
+    assert isinstance(generator, NoisyGenerator)
+    ws, fixed = generator.latents([0, 1]), generator.fixed_noise()
+    assert [m.shape[-1] for m in fixed] == [4, *(size for r in (8, 16, 32, 64, 128) for size in (r, r))]
+    plain = generator.render(ws).images
+    given = {i: maps.expand(2, -1, -1, -1) for i, maps in enumerate(fixed)}
+    torch.testing.assert_close(generator.render(ws, noise=given).images, plain, atol=1e-4, rtol=1e-4)
+    maps = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    other = generator.render(ws, noise={3: maps}).images
+    assert not torch.allclose(other, plain, atol=1e-3)
+    other[0].sum().backward()
+    assert maps.grad is not None and maps.grad[0].abs().max() > 0 and maps.grad[1].abs().max() == 0
 
 
 def test_every_modulated_step_has_its_own_w(tensors: dict[str, torch.Tensor]) -> None:
