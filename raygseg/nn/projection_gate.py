@@ -76,9 +76,13 @@ class Gate:
 
 
 def calibrated(
-    found: Projection, plan: ProjectionPlan, features: str, statistic: str = "distance", quantile: float = QUANTILE
-) -> Gate:
+    found: Projection, plan: ProjectionPlan, features: str, statistic: str = "distance", quantile: float = QUANTILE,
+    slack: float = 1.0,
+) -> Gate:  # fmt: skip
     """The gate that accepts the share `quantile` of projected pictures of the generator itself.
+
+    slack: factor on that threshold, for a generator that draws true pictures of its kind less well than its own;
+    to be chosen on validation photos.
 
     Raises ConfigError for an unknown statistic or without a projection.
     """
@@ -86,7 +90,7 @@ def calibrated(
         raise ConfigError(f"statistic '{statistic}' is not known", f"use one of {list(STATISTICS)}")
     if len(found) == 0:
         raise ConfigError("a gate cannot be calibrated on no pictures", "give at least 20")
-    threshold = float(torch.quantile(STATISTICS[statistic](found).double(), quantile))
+    threshold = slack * float(torch.quantile(STATISTICS[statistic](found).double(), quantile))
     return Gate(statistic, threshold, features, plan, len(found), quantile)
 
 

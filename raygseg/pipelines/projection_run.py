@@ -49,7 +49,7 @@ class ProjectSettings:
         features, weights: see `feature_nets.open_features`.
         start: mean; or the file of an encoder, which is trained and written there where it is missing.
         gate_samples: pictures of the generator that the gate is calibrated on; 0: no gate.
-        statistic, quantile: see `projection_gate.calibrated`.
+        statistic, quantile, slack: see `projection_gate.calibrated`.
         align: faces (by labelled eyes and mouth), none (squashed), or auto: faces for the face generator.
         eyes, mouth: names of those classes.
         resolution: px, of the face generator's picture; 0: 128. Others have theirs.
@@ -63,6 +63,7 @@ class ProjectSettings:
     gate_samples: int = 32
     statistic: str = "distance"
     quantile: float = QUANTILE
+    slack: float = 1.0
     align: str = "auto"
     eyes: str = "eyes"
     mouth: str = "mouth"
@@ -183,7 +184,8 @@ def _gate(
     images = own_pictures(generator, range(FIRST_SEED, FIRST_SEED + settings.gate_samples))
     valid = torch.ones_like(images[:, :1])
     found = _projected(generator, distance, images, valid, place / "gate", settings, start, progress, "gate")
-    gate = calibrated(found, settings.plan, distance.name, settings.statistic, settings.quantile)
+    way = settings.statistic, settings.quantile, settings.slack
+    gate = calibrated(found, settings.plan, distance.name, *way)
     (place / GATE).write_text(json.dumps(gate.to_dict(), indent=1) + "\n")
     return gate
 

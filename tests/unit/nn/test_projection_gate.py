@@ -25,6 +25,7 @@ def test_the_threshold_is_the_quantile_of_the_generators_own() -> None:
     assert gate.threshold == pytest.approx(0.95)
     assert sum(gate.judge(found)) == 96
     assert gate.accepts(0.95 - 1e-6) and not gate.accepts(0.951) and not gate.accepts(math.nan)
+    assert calibrated(found, ProjectionPlan(), "VGG16", slack=2.0).threshold == pytest.approx(1.9)
     relative = calibrated(found, ProjectionPlan(), "VGG16", "relative distance", 0.5)
     assert relative.threshold == pytest.approx(0.25)
 
