@@ -119,7 +119,7 @@ def run(
     generator: str = "toy",
     resolution: int = 64,
     features: str = "auto",
-    precision: str = "bf16",
+    precision: str = "fp32",
     pictures: int = BATCH,
     steps: int = 30,
     noise_share: float = 0.2,

@@ -64,7 +64,7 @@ def run(
     use_cpu(threads)
     made, photos = _toys() if generator == "toy" else _faces(data, resolution)
     pictures = _pictures(made, photos, data, calibration, held_out)
-    distance = open_features(features, "", made.resolution).distance()
+    distance = open_features(features, "", made.resolution, precision="bf16").distance()
     plan = ProjectionPlan(steps, noise_share=noise_share)
     place = Path(output or f"runs/projection-gate-{generator}")
     cells = _projected(pictures, made, distance, place, plan)

@@ -83,7 +83,7 @@ EMPTY: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
 
 
 def open_features(
-    name: str = AUTO, generator: str = "", resolution: int = 256, weights: str = "", precision: Precision = "bf16"
+    name: str = AUTO, generator: str = "", resolution: int = 256, weights: str = "", precision: Precision = "fp32"
 ) -> FeatureNet:
     """The feature network of that name, frozen.
 
@@ -93,7 +93,8 @@ def open_features(
         resolution: px of the pictures.
         weights: file (vgg16) or bundle folder (discriminator); empty: looked for in RAYGSEG_DATA or beside
             the generator.
-        precision: of VGG-16's convolutions; on a CPU bf16 is several times as quick.
+        precision: of VGG-16's convolutions. bf16 is quicker, but then a picture's result moves by some per cent
+            with its batch.
 
     Raises ConfigError for an unknown name, MissingEnvironmentError where there are no weights.
     """

@@ -116,7 +116,8 @@ def run_projection(
     if shown.framing is not None and isinstance(made, MobileGenerator) and made.framing != shown.framing:
         made = load_mobile_generator(generator, made.resolution, shown.framing, "bf16")
         write_bundle(place / "generator", made.to_bundle())
-    net = open_features(settings.features, generator, made.resolution, settings.weights)
+    precision = getattr(made, "precision", "fp32")  # as the generator's own
+    net = open_features(settings.features, generator, made.resolution, settings.weights, precision)
     distance, start = net.distance(), _start(made, settings, progress)
     gate = _gate(made, distance, place, settings, start, progress)
     found = _projected(made, distance, shown.images, shown.valid, place, settings, start, progress)
