@@ -28,7 +28,7 @@ from raygseg.nn.latent_encoder import EncoderPlan, kept_encoder
 from raygseg.nn.projection import PerceptualDistance, Projection, ProjectionPlan, reconstruct
 from raygseg.nn.projection_gate import FIRST_SEED, QUANTILE, Gate, calibrated, own_pictures
 from raygseg.pipelines import kinds
-from raygseg.pipelines.feature_nets import FeatureNet, open_features
+from raygseg.pipelines.feature_nets import FeatureNet, Precision, open_features
 from raygseg.pipelines.project import AlignedPhotos, write_projected_samples
 from raygseg.pipelines.projection_photos import Photos, is_labelled, read_faces, read_photos
 from raygseg.pipelines.projection_store import BATCH, Progress, Start, network_hash, project_pictures
@@ -116,7 +116,7 @@ def run_projection(
     if shown.framing is not None and isinstance(made, MobileGenerator) and made.framing != shown.framing:
         made = load_mobile_generator(generator, made.resolution, shown.framing, "bf16")
         write_bundle(place / "generator", made.to_bundle())
-    precision = getattr(made, "precision", "fp32")  # as the generator's own
+    precision: Precision = getattr(made, "precision", "fp32")  # as the generator's own
     net = open_features(settings.features, generator, made.resolution, settings.weights, precision)
     distance, start = net.distance(), _start(made, settings, progress)
     gate = _gate(made, distance, place, settings, start, progress)
