@@ -24,7 +24,7 @@ from raygseg.nn.backbones.catalogue import weights_place
 from raygseg.nn.projection import ProjectionPlan
 from raygseg.pipelines.generate import generate
 from raygseg.pipelines.projection_run import ProjectSettings, run_projection
-from raygseg.pipelines.train import train
+from raygseg.pipelines.train import Progress, train
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +37,15 @@ class Place(NamedTuple):
     seed: int
 
 
+Make = Callable[[CompareConfig, Place, Progress | None], str]
+
+
 class ArmKind(NamedTuple):
     """text: one line on the route. file: what is trained last. make: everything; the path of a segmenter's bundle."""
 
     text: str
     file: Callable[[CompareConfig, Place], Run]
-    make: Callable[[CompareConfig, Place], str]
+    make: Make
 
 
 # --- without a generator -------------------------------------------------------------------------
@@ -90,8 +93,8 @@ def _unet(config: CompareConfig, place: Place, arm: str, **data: Any) -> Segment
     )
 
 
-def _trained(file: Callable[[CompareConfig, Place], Run]) -> Callable[[CompareConfig, Place], str]:
-    return lambda config, place: train(file(config, place)).bundle_path
+def _trained(file: Callable[[CompareConfig, Place], Run]) -> Make:
+    return lambda config, place, progress: train(file(config, place), progress).bundle_path
 
 
 # --- with a generator ----------------------------------------------------------------------------
@@ -116,11 +119,12 @@ def head(config: CompareConfig, place: Place) -> HeadConfig:
     )
 
 
-def projection(config: CompareConfig, place: Place) -> str:
+def projection(config: CompareConfig, place: Place, progress: Progress | None) -> str:
     """A picture is projected into the generator, whose head then labels it; what the gate refuses is background."""
     sampler = train(head(config, place)).bundle_path
     settings = ProjectSettings(ProjectionPlan(config.projection_steps), gate_samples=config.gate_samples)
-    found = run_projection(sampler, place.source, local_path(place.folder) / "projection-segmenter", settings)
+    output = local_path(place.folder) / "projection-segmenter"
+    found = run_projection(sampler, place.source, output, settings, progress)
     return found.files["segmenter"]
 
 

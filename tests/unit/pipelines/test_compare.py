@@ -11,7 +11,7 @@ from raygseg.config.loader import load_config
 from raygseg.config.schema import CompareConfig
 from raygseg.errors import ConfigError, DataError, FingerprintError, MissingEnvironmentError
 from raygseg.pipelines import compare as comparing
-from raygseg.pipelines import compare_arms, run_folder
+from raygseg.pipelines import compare_arms, compare_trial, run_folder
 from raygseg.pipelines.compare import compare
 from raygseg.pipelines.compare_arms import ArmKind, Place, chosen_arms, direct
 
@@ -35,7 +35,7 @@ def two_arms(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, file in (("direct", direct), ("backbone", wide))
     }
     monkeypatch.setattr(compare_arms, "weights_place", lambda name, given: Path(__file__))
-    for module in (compare_arms, comparing):
+    for module in (compare_arms, compare_trial, comparing):
         monkeypatch.setattr(module, "ARMS", arms)
     monkeypatch.setattr("raygseg.pipelines.compare_report.ARMS", arms)
 
@@ -61,11 +61,11 @@ def test_every_cell_is_run_once_and_the_winner_trains(tmp_path: Path, monkeypatc
     trained: list[str] = []
     original = compare_arms.train
 
-    def stops(run: object) -> object:
+    def stops(run: object, progress: object) -> object:
         trained.append(run.runtime.output)  # type: ignore[attr-defined]
         if len(trained) == 3:
             raise KeyboardInterrupt
-        return original(run)  # type: ignore[arg-type]
+        return original(run, progress)  # type: ignore[arg-type]
 
     monkeypatch.setattr(compare_arms, "train", stops)
     seen: list[tuple[int, int]] = []
@@ -87,7 +87,7 @@ def test_every_cell_is_run_once_and_the_winner_trains(tmp_path: Path, monkeypatc
 
 
 def test_a_fold_never_sees_what_it_is_scored_on(tmp_path: Path) -> None:
-    trial = comparing.Trial(config(tmp_path), str(tmp_path))
+    trial = compare_trial.Trial(config(tmp_path), str(tmp_path))
     splits = json.loads((tmp_path / "draw-0" / "labelled" / "splits.json").read_text())
     for cell in trial.cells(["direct"]):
         if cell.scored_on == "folds":
@@ -104,11 +104,11 @@ def test_another_comparison_in_the_same_place_is_refused(tmp_path: Path) -> None
 def test_another_generator_for_the_same_arm_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(compare_arms.ARMS, "student", ArmKind("pairs", direct, compare_arms._trained(direct)))
     changes = {"arms": ("student",), "tests": {}}
-    first = comparing.Trial(config(tmp_path, generator="a", **changes), str(tmp_path))
+    first = compare_trial.Trial(config(tmp_path, generator="a", **changes), str(tmp_path))
     cell = next(first.cells(["student"]))
     first.run(cell)
     with pytest.raises(FingerprintError, match="was made with generator=a"):
-        comparing.Trial(config(tmp_path, generator="b", **changes), str(tmp_path)).run(cell)
+        compare_trial.Trial(config(tmp_path, generator="b", **changes), str(tmp_path)).run(cell)
 
 
 def test_draws_learn_from_other_pictures_and_validation_decides(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_other_classes_are_refused(tmp_path: Path) -> None:
 
 
 def test_arms_that_need_a_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    everything = {arm: ArmKind(arm, direct, str) for arm in ("direct", "backbone", "student")}
+    everything = {arm: ArmKind(arm, direct, lambda *_: "") for arm in ("direct", "backbone", "student")}
     monkeypatch.setattr(compare_arms, "ARMS", everything)
     assert chosen_arms(config(tmp_path)) == ["direct", "backbone"]
     assert chosen_arms(config(tmp_path, generator="some/bundle")) == ["direct", "backbone", "student"]
