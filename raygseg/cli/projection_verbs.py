@@ -24,7 +24,7 @@ def project(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to fill.", show_default=False)],
     steps: Annotated[int, typer.Option(min=1, help="Steps of the search.")] = 60,
     noise_share: Annotated[float, typer.Option(min=0, max=1, help="Of the steps, for the noise maps too.")] = 0.2,
-    features: Annotated[str, typer.Option(help="Whose distance: auto, vgg16, discriminator.")] = "auto",
+    features: Annotated[str, typer.Option(help="auto, vgg16, efficientnet-lite0 or discriminator.")] = "auto",
     weights: Annotated[str, typer.Option(help="Its file or bundle; else RAYGSEG_DATA, or beside the generator.")] = "",
     start: Annotated[str, typer.Option(help="mean, or an encoder's file: trained there if missing.")] = "mean",
     gate: Annotated[int, typer.Option(min=0, help="Generated pictures to calibrate the gate on; 0: none.")] = 32,

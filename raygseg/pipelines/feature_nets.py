@@ -1,4 +1,4 @@
-"""Whose features measure how alike two pictures are, by name: VGG-16 from a file, or the generator's discriminator.
+"""Whose features measure how alike two pictures are, by name: a backbone from a file, or the generator's discriminator.
 
 NETWORKS is the one place to add another. Every output that states a distance also states the network's name.
 """
@@ -19,6 +19,8 @@ from raygseg.data import object_store
 from raygseg.engine.checkpoint import CheckpointFolder, read_checkpoint
 from raygseg.errors import CheckpointError, ConfigError, MissingEnvironmentError
 from raygseg.methods.stylegan2.discriminator_features import DiscriminatorFeatures
+from raygseg.nn.backbones.catalogue import open_trainable, weights_place
+from raygseg.nn.backbones.efficientnet_lite0 import EfficientNetLite0Features
 from raygseg.nn.backbones.pooled import SHOWN, WEIGHTS, weights_file
 from raygseg.nn.backbones.vgg16 import VGG16Features, load_vgg16
 from raygseg.nn.projection import PerceptualDistance
@@ -63,6 +65,15 @@ def _vgg16(asked: Asked) -> FeatureNet:
     return FeatureNet(network, SHOWN["vgg16"], build)
 
 
+def _efficientnet_lite0(asked: Asked) -> FeatureNet:
+    """With its batch norms beside the convolutions: a bundle keeps the weights as the file has them."""
+    name = "efficientnet-lite0"
+    place = weights_place(name, asked.weights)
+    network = open_trainable(name, place, (), asked.precision, fused=False, resolution=asked.resolution)
+    build = {"network": name, "resolution": asked.resolution, "precision": asked.precision}
+    return FeatureNet(network.eval().requires_grad_(False), network.title, build)
+
+
 def _discriminator(asked: Asked) -> FeatureNet:
     """Of the bundle that `weights` names, else of the checkpoint or the run that the generator is of."""
     build, tensors, where = _found_discriminator(asked)
@@ -75,9 +86,14 @@ def _discriminator(asked: Asked) -> FeatureNet:
     return FeatureNet(network, "discriminator", {"network": "discriminator", "discriminator": build})
 
 
-NETWORKS: dict[str, Callable[[Asked], FeatureNet]] = {"vgg16": _vgg16, "discriminator": _discriminator}
+NETWORKS: dict[str, Callable[[Asked], FeatureNet]] = {
+    "vgg16": _vgg16,
+    "efficientnet-lite0": _efficientnet_lite0,
+    "discriminator": _discriminator,
+}
 EMPTY: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "vgg16": lambda build: VGG16Features(5, build["resolution"], build["precision"]),
+    "efficientnet-lite0": lambda build: EfficientNetLite0Features(5, build["resolution"], build["precision"]),
     "discriminator": lambda build: DiscriminatorFeatures(build["discriminator"]),
 }
 
@@ -88,12 +104,12 @@ def open_features(
     """The feature network of that name, frozen.
 
     Args:
-        name: vgg16, discriminator, or auto: VGG-16 where its file is at hand, else the discriminator.
+        name: vgg16, efficientnet-lite0, discriminator; auto: VGG-16 where its file is at hand, else the discriminator.
         generator: bundle, checkpoint or run folder.
         resolution: px of the pictures.
-        weights: file (vgg16) or bundle folder (discriminator); empty: looked for in RAYGSEG_DATA or beside
+        weights: file (of a backbone) or bundle folder (discriminator); empty: looked for in RAYGSEG_DATA or beside
             the generator.
-        precision: of VGG-16's convolutions. bf16 is quicker, but then a picture's result moves by some per cent
+        precision: of a backbone's convolutions. bf16 is quicker, but then a picture's result moves by some per cent
             with its batch.
 
     Raises ConfigError for an unknown name, MissingEnvironmentError where there are no weights.
