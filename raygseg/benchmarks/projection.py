@@ -27,7 +27,8 @@ from raygseg.interfaces import Generator
 from raygseg.methods.stylegan2.discriminator_features import DiscriminatorFeatures
 from raygseg.methods.stylegan2.generator import StyleGAN2Generator
 from raygseg.methods.stylegan2.mobile import load_mobile_generator
-from raygseg.nn.backbones.pooled import SHOWN, WEIGHTS
+from raygseg.nn.backbones.catalogue import FILES
+from raygseg.nn.backbones.pooled import SHOWN
 from raygseg.nn.backbones.vgg16 import load_vgg16
 from raygseg.nn.projection import PerceptualDistance, Projection, ProjectionPlan, latent_spread, project
 from raygseg.pipelines.kinds import load_generator
@@ -85,7 +86,7 @@ def _generator(task: Task) -> Generator:
 
 def _features(task: Task, side: int) -> tuple[nn.Module, str]:
     """VGG-16 where its file is there, else a discriminator, untrained: it costs what a trained one costs."""
-    file = Path(os.environ.get("RAYGSEG_DATA", ""), "weights", WEIGHTS["vgg16"])
+    file = Path(os.environ.get("RAYGSEG_DATA", ""), "weights", FILES["vgg16"])
     if task.features == "vgg16" or (task.features == "auto" and file.is_file()):
         return load_vgg16(file, 5, side, _precision(task)), SHOWN["vgg16"]
     torch.manual_seed(1)

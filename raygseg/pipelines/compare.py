@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raygseg.config.loader import resolved_yaml
-from raygseg.config.schema import CompareConfig
+from raygseg.config.schema import GAN_ARMS, CompareConfig
 from raygseg.data import object_store
 from raygseg.labels import LabelSpace
 from raygseg.metrics.paired import DECIDING, Ends, OverDraws, difference, over_draws
@@ -29,13 +29,17 @@ Progress = Callable[..., None]  # (stage, done, total, facts)
 
 @dataclass(frozen=True)
 class Row:
-    """One arm: its figures by set, its cost, and how far it is behind the best on the deciding set."""
+    """One arm: its figures by set, its cost, and how far it is behind the best on the deciding set.
+
+    `coverage`: by set, the share of the pictures that the arm did not refuse.
+    """
 
     arm: str
     sets: Mapping[str, OverDraws]
     cost: Cost
     behind: float
     behind_ends: Ends
+    coverage: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> CompareR
     rows = ranked(trial, arms)
     recommended, reason = recommendation(rows, trial.decided_by)
     files = write_results(config, place, rows, trial.labels, trial.decided_by, reason, trial.plates(arms))
-    winner = ARMS[recommended].file(config, Place(config.labelled, f"{place}/winner", config.seed))
+    winner = ARMS[recommended].file(config, winner_place(trial, recommended))
     object_store.write_bytes(files["winner"], winner_text(config, recommended, winner).encode())
     return CompareResult(recommended, reason, trial.decided_by, rows, trial.labels, place, files)
 
@@ -114,7 +118,8 @@ def ranked(trial: Trial, arms: list[str]) -> list[Row]:
     rows = []
     for arm in order:
         gap, ends = difference(counts[arm][decider], counts[order[0]][decider], labels, config.bootstrap, config.seed)
-        rows.append(Row(arm, figures[arm], trial.cost(arm), gap, ends))
+        coverage = {name: trial.coverage(arm, name) for name in trial.sets()}
+        rows.append(Row(arm, figures[arm], trial.cost(arm), gap, ends, coverage))
     return rows
 
 
@@ -131,6 +136,17 @@ def recommendation(rows: list[Row], decided_by: str) -> tuple[str, str]:
     cheapest = min([best, *(row for row in others if row.arm in close)], key=lambda row: row.cost.train_s)
     remark = f"{text}; not told apart from it by these pictures: {', '.join(close)}"
     return best.arm, remark if cheapest is best else f"{remark}; the cheapest of them is {cheapest.arm}"
+
+
+def winner_place(trial: Trial, arm: str) -> Place:
+    """Where the winner learns from: the first draw's k pictures, through the source itself where no more is needed.
+
+    An arm through a generator takes the projections and pairs of that draw, which are there if it was scored
+    on anything but the folds, and are made if not.
+    """
+    if arm in GAN_ARMS:
+        return trial.place_of(0, "all")
+    return Place(trial.config.labelled, f"{trial.place}/winner", trial.config.seed)
 
 
 def winner_text(config: CompareConfig, arm: str, run: Any) -> str:

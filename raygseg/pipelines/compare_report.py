@@ -58,21 +58,21 @@ def headings(rows: Sequence[Row], decided_by: str) -> list[str]:
 
 
 def cells(row: Row, decided_by: str) -> list[str]:
-    sets = [row.sets[decided_by], *(found for name, found in row.sets.items() if name != decided_by)]
+    sets = [decided_by, *(name for name in row.sets if name != decided_by)]
     low, high = (100 * end for end in row.behind_ends)
     behind = f"{100 * row.behind:+.1f} ({low:+.1f} to {high:+.1f})" if row.behind else "-"
     cost = row.cost
     return [
-        row.arm, *(_score(found) for found in sets), behind,
+        row.arm, *(_score(row.sets[name], row.coverage[name]) for name in sets), behind,
         f"{cost.train_s:.0f}", f"{cost.predict_s:.3f}", f"{cost.megabytes:.1f}",
     ]  # fmt: skip
 
 
-def _score(found: OverDraws) -> str:
+def _score(found: OverDraws, coverage: float) -> str:
     text = f"{100 * found.figures[DECIDING]:.1f}, {100 * found.figures[INCLUDING]:.1f}"
     if len(found.draws) > 1:
         text += " (draws " + ", ".join(f"{100 * value:.1f}" for value in found.draws) + ")"
-    return text
+    return text if coverage == 1 else f"{text}; {100 * (1 - coverage):.0f} % refused"
 
 
 def _page(

@@ -99,6 +99,11 @@ class Trial:
                 for name, source in self.others().items():
                     yield Cell(arm, draw, "all", name, source)
 
+    def place_of(self, draw: int, split: str) -> Place:
+        """What is learnt from on a split of a draw, and where."""
+        folder = object_store.join(self.place, f"draw-{draw}", split)
+        return Place(f"{self._labelled(draw)}?split={split}", folder, self.config.seed + draw)
+
     def _labelled(self, draw: int) -> str:
         return object_store.join(self.place, f"draw-{draw}", "labelled")
 
@@ -113,13 +118,14 @@ class Trial:
         trained = self._train(cell, tell)
         data = self._open(cell)
         segmenter = load_segmenter(trained["bundle"], self.config.runtime.tracking_uri)
-        seconds, counts = 0.0, []
+        seconds, refused, counts = 0.0, 0, []
         shown: list[tuple[Picture, ClassMap, ClassMap]] = []
         for first in range(0, len(data), BATCH):
             pairs = [data.read(i) for i in range(first, min(first + BATCH, len(data)))]
             began = time.perf_counter()
             answers = segmenter.predict([picture for picture, _ in pairs])
             seconds += time.perf_counter() - began
+            refused += sum(answer.refused for answer in answers)
             for (picture, truth), answer in zip(pairs, answers, strict=True):
                 counts.append(confusion_counts(truth, answer.label_map, self.labels))
                 shown += [(picture, truth, answer.label_map)] if len(shown) < SHOWN else []
@@ -127,7 +133,7 @@ class Trial:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, counts=np.stack(counts))
         object_store.write_bytes(self._file(cell, "npz"), buffer.getvalue())
-        facts = {"pictures": list(data.names), "predict_s": seconds / len(data), **trained}
+        facts = {"pictures": list(data.names), "refused": refused, "predict_s": seconds / len(data), **trained}
         object_store.write_bytes(record, json.dumps(facts, indent=1).encode())
 
     def _same_generator(self, cell: Cell, facts: Mapping[str, Any]) -> None:
@@ -164,15 +170,14 @@ class Trial:
 
     def _train(self, cell: Cell, tell: Progress | None) -> dict[str, Any]:
         """The arm's bundle and what it cost, from the record of an earlier cell or by training."""
-        folder = object_store.join(self.place, f"draw-{cell.draw}", cell.split)
-        record = object_store.join(folder, f"{cell.arm}.json")
+        place = self.place_of(cell.draw, cell.split)
+        record = object_store.join(place.folder, f"{cell.arm}.json")
         if object_store.exists(record):
             facts: dict[str, Any] = json.loads(object_store.read_bytes(record))
             self._same_generator(cell, facts)
             return facts
-        source = f"{self._labelled(cell.draw)}?split={cell.split}"
         began = time.perf_counter()
-        bundle = ARMS[cell.arm].make(self.config, Place(source, folder, self.config.seed + cell.draw), tell)
+        bundle = ARMS[cell.arm].make(self.config, place, tell)
         facts = {
             "bundle": bundle,
             "generator": self.config.generator if cell.arm in GAN_ARMS else "",
@@ -196,6 +201,12 @@ class Trial:
     def _stored(self, cell: Cell) -> Counts:
         with np.load(io.BytesIO(object_store.read_bytes(self._file(cell, "npz"))), allow_pickle=False) as stored:
             return np.asarray(stored["counts"], dtype=np.int64)
+
+    def coverage(self, arm: str, name: str) -> float:
+        """Share of the set's pictures that the arm did not refuse; what it refused counts as background."""
+        cells = [cell for cell in self.cells([arm]) if cell.scored_on == name]
+        facts = [json.loads(object_store.read_bytes(self._file(cell, "json"))) for cell in cells]
+        return 1 - float(sum(fact["refused"] for fact in facts) / sum(len(fact["pictures"]) for fact in facts))
 
     def cost(self, arm: str) -> Cost:
         facts = [json.loads(object_store.read_bytes(self._file(cell, "json"))) for cell in self.cells([arm])]

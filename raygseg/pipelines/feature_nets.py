@@ -19,9 +19,9 @@ from raygseg.data import object_store
 from raygseg.engine.checkpoint import CheckpointFolder, read_checkpoint
 from raygseg.errors import CheckpointError, ConfigError, MissingEnvironmentError
 from raygseg.methods.stylegan2.discriminator_features import DiscriminatorFeatures
-from raygseg.nn.backbones.catalogue import open_trainable, weights_place
+from raygseg.nn.backbones.catalogue import FILES, open_trainable, weights_place
 from raygseg.nn.backbones.efficientnet_lite0 import EfficientNetLite0Features
-from raygseg.nn.backbones.pooled import SHOWN, WEIGHTS, weights_file
+from raygseg.nn.backbones.pooled import SHOWN, weights_file
 from raygseg.nn.backbones.vgg16 import VGG16Features, load_vgg16
 from raygseg.nn.projection import PerceptualDistance
 from raygseg.pipelines import run_folder
@@ -121,7 +121,7 @@ def open_features(
         return NETWORKS[name](asked)
     if weights:
         return NETWORKS["discriminator" if _is_bundle(weights) else "vgg16"](asked)
-    if Path(os.environ.get("RAYGSEG_DATA", ""), "weights", WEIGHTS["vgg16"]).is_file():
+    if Path(os.environ.get("RAYGSEG_DATA", ""), "weights", FILES["vgg16"]).is_file():
         return _vgg16(asked)
     try:
         return _discriminator(asked)

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raygseg.errors import ConfigError, MissingEnvironmentError
+from raygseg.nn.backbones.catalogue import FILES
 from raygseg.nn.backbones.vgg16 import load_vgg16
 
 SMALLEST, LARGEST = 64, 224  # px that pictures have when a network sees them
-WEIGHTS = {"vgg16": "vgg16_features.safetensors"}
 SHOWN = {"vgg16": "VGG16"}  # as in FID-VGG16
 
 
@@ -49,9 +49,9 @@ def weights_file(network: str, given: str = "") -> str:
 
     Raises ConfigError for a network that is not known, MissingEnvironmentError where there is no file.
     """
-    if network not in WEIGHTS:
-        raise ConfigError(f"features of '{network}' are not known", f"use one of: {', '.join(WEIGHTS)}")
-    place = Path(given) if given else Path(os.environ.get("RAYGSEG_DATA", ""), "weights", WEIGHTS[network])
+    if network not in SHOWN:
+        raise ConfigError(f"features of '{network}' are not known", f"use one of: {', '.join(SHOWN)}")
+    place = Path(given) if given else Path(os.environ.get("RAYGSEG_DATA", ""), "weights", FILES[network])
     if not place.is_file():
         raise MissingEnvironmentError(
             f"{place}: the weights of {network} are not there",

@@ -9,7 +9,9 @@ import pytest
 
 from raygseg.config.loader import load_config
 from raygseg.config.schema import CompareConfig
+from raygseg.data.picture_files import Picture
 from raygseg.errors import ConfigError, DataError, FingerprintError, MissingEnvironmentError
+from raygseg.interfaces import Segmentation
 from raygseg.pipelines import compare as comparing
 from raygseg.pipelines import compare_arms, compare_trial, run_folder
 from raygseg.pipelines.compare import compare
@@ -109,6 +111,32 @@ def test_another_generator_for_the_same_arm_is_refused(tmp_path: Path, monkeypat
     first.run(cell)
     with pytest.raises(FingerprintError, match="was made with generator=a"):
         compare_trial.Trial(config(tmp_path, generator="b", **changes), str(tmp_path)).run(cell)
+
+
+def test_a_winner_through_a_generator_learns_from_the_first_draw_alone(tmp_path: Path) -> None:
+    trial = compare_trial.Trial(config(tmp_path, generator="a"), str(tmp_path))
+    place = comparing.winner_place(trial, "student")
+    assert place.source == f"{tmp_path}/draw-0/labelled?split=all" and place.folder == f"{tmp_path}/draw-0/all"
+    assert comparing.winner_place(trial, "direct").source == trial.config.labelled
+
+
+def test_what_an_arm_refused_is_counted_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = compare_trial.load_segmenter
+
+    class Refusing:
+        """Refuses the first picture it is shown."""
+
+        def __init__(self, *place: str) -> None:
+            self.inner = load(*place)
+
+        def predict(self, pictures: list[Picture]) -> list[Segmentation]:
+            first, *others = self.inner.predict(pictures)
+            return [first._replace(refused=True), *others]
+
+    monkeypatch.setattr(compare_trial, "load_segmenter", Refusing)
+    result = compare(config(tmp_path, tests={}, arms=("direct",)))
+    assert result.rows[0].coverage == {"folds": 0.5}  # two folds of two pictures each
+    assert "50 % refused" in (tmp_path / "table.md").read_text()
 
 
 def test_draws_learn_from_other_pictures_and_validation_decides(tmp_path: Path) -> None:

@@ -61,9 +61,9 @@ def loss(recipe: BackboneHeadRecipe, data: LabelledSet) -> float:
 @pytest.mark.parametrize(("architecture", "members"), [("cnn-s", 1), ("mlp", 2), ("linear", 1)])
 def test_training_lowers_the_loss(weights: Path, data: LabelledSet, architecture: str, members: int) -> None:
     head = {"architecture": architecture, "members": members, "projection_dim": 16, "layers": ["stride2", "stride4"]}
-    config = configure(weights, head=head, augment=STILL)
+    config = configure(weights, steps=60, head=head, augment=STILL)
     before = loss(build_recipe(config, data), data)
-    assert loss(train(config, data), data) < 0.75 * before
+    assert loss(train(config, data), data) < 0.6 * before
 
 
 def test_learns_under_augmentation_in_bf16(weights: Path, data: LabelledSet) -> None:
