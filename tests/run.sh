@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every check and test, in tiers:  bash tests/run.sh [check unit ray e2e gpu] [pytest arguments]
+# Every check and test, in tiers:  bash tests/run.sh [check gpu unit ray e2e] [pytest arguments]
 #
 #   bash tests/run.sh                      everything (a machine without a GPU skips the gpu tier, saying so)
 #   bash tests/run.sh unit -k resume       one tier, some tests
@@ -20,11 +20,11 @@ export PYTHONFAULTHANDLER=1
 tiers=()
 while [ $# -gt 0 ]; do
     case $1 in
-    check | unit | ray | e2e | gpu) tiers+=("$1") && shift ;;
+    check | gpu | unit | ray | e2e) tiers+=("$1") && shift ;;
     *) break ;;
     esac
 done
-[ ${#tiers[@]} -gt 0 ] || tiers=(check unit ray e2e gpu)
+[ ${#tiers[@]} -gt 0 ] || tiers=(check gpu unit ray e2e)
 
 check() {
     local failed=0

@@ -31,7 +31,7 @@ def project(
     statistic: Annotated[str, typer.Option(help="What the gate judges; see the record.")] = "distance",
     quantile: Annotated[float, typer.Option(min=0, max=1, help="Of the generator's own that the gate lets in.")] = 0.95,
     slack: Annotated[float, typer.Option(min=0, help="Factor on the gate's threshold.")] = 1.0,
-    align: Annotated[str, typer.Option(help="auto, faces (by eyes and mouth), none.")] = "auto",
+    align: Annotated[str, typer.Option(help="auto, faces (by eyes and mouth), template (no labels), none.")] = "auto",
     resolution: Annotated[int, typer.Option(min=0, help="px, of weights from a file; 0: 128.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 8,
     limit: Annotated[int, typer.Option(min=0, help="Only the first so many photos; 0: all.")] = 0,

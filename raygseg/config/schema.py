@@ -149,7 +149,7 @@ class CompareConfig(Run):
 
     # What adds to a comparison without changing what is there; the generator is on record with each of its arms.
     outside_fingerprint: ClassVar[frozenset[str]] = frozenset(
-        {"runtime", "arms", "draws", "tests", "bootstrap", "generator"}
+        {"runtime", "arms", "draws", "tests", "bootstrap", "generator", "projections"}
     )
 
     kind: Literal["compare"] = "compare"
@@ -160,7 +160,9 @@ class CompareConfig(Run):
     validation: str = Field("", description="other labelled pictures that may decide; empty: the folds decide")
     tests: dict[str, str] = Field({}, description="name: labelled source. Scored and shown, never used to choose")
     arms: tuple[Arm, ...] = Field((), description="which routes; empty: all that can be run")
-    generator: str = Field("", description="generator bundle for the arms that need one; empty: leave those out")
+    generator: str = Field(
+        "", description="bundle of the arms that need one (or face weights, .safetensors); empty: leave those out"
+    )
     resolution: PositiveInt
     schedule: Schedule
     network: UNetSection = UNetSection()
@@ -169,7 +171,9 @@ class CompareConfig(Run):
     optimiser: StudentOptimiser = StudentOptimiser()
     backbone: BackboneSection = Field(BackboneSection(name="vgg16"), description="of the arm of that name")
     head: HeadNetwork = Field(HeadNetwork(), description="what reads the backbone's or the generator's features")
+    generator_head: HeadNetwork | None = Field(None, description="for the generator's features; empty: as `head`")
     projection_steps: PositiveInt = Field(60, description="of the search for a picture's code")
+    projections: str = Field("", description="folder of kept projections to share; empty: within the results")
     gate_samples: int = Field(32, ge=0, description="generated pictures that the gate is calibrated on; 0: no gate")
     truncation_psi: Positive = Field(0.8, description="under which pairs are drawn")
     num_pairs: PositiveInt = Field(1000, description="of the arms student and mixed")

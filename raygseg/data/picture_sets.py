@@ -141,6 +141,10 @@ class PictureSet(_Set):
         self._cache.put(row, picture)
         return picture
 
+    def original(self, index: int) -> Picture:
+        """uint8 [H, W, 3] RGB at its own size."""
+        return self._rows.picture(int(self._kept[index]), None)
+
     def as_array(self, limit: int = 4 * CACHE_LIMIT) -> NDArray[np.uint8]:
         """uint8 [N, R, R, 3]. Raises DataError above `limit` bytes: read one by one then."""
         if self.nbytes > limit:

@@ -21,7 +21,7 @@ from raygseg.data import object_store
 from raygseg.labels import LabelSpace
 from raygseg.metrics.paired import DECIDING, Ends, OverDraws, difference, over_draws
 from raygseg.pipelines import run_folder
-from raygseg.pipelines.compare_arms import ARMS, Place, chosen_arms
+from raygseg.pipelines.compare_arms import ARMS, PAIR_ARMS, Place, chosen_arms, share_pairs
 from raygseg.pipelines.compare_trial import Cell, Cost, Trial
 
 Progress = Callable[..., None]  # (stage, done, total, facts)
@@ -79,6 +79,8 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> CompareR
     run_folder.claim(place, config)
     trial = Trial(config, place)
     work = list(trial.cells(arms))
+    if PAIR_ARMS & set(arms):
+        share_pairs(config, trial.places(), progress)
     for number, cell in enumerate(work):
         trial.run(cell, _within(progress, number, len(work), cell))
     if progress is not None:

@@ -6,7 +6,7 @@ All are trained for `schedule.total_kimg` with the same network, augmentation an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from raygseg.config.schema import (
@@ -21,9 +21,10 @@ from raygseg.config.sections import BackboneTraining, HeadTraining, Run, Runtime
 from raygseg.data.object_store import join, local_path
 from raygseg.errors import ConfigError, MissingEnvironmentError, RaygsegError
 from raygseg.nn.backbones.catalogue import weights_place
-from raygseg.nn.projection import ProjectionPlan
+from raygseg.pipelines.compare_generator import generator_of, projection_settings
 from raygseg.pipelines.generate import generate
-from raygseg.pipelines.projection_run import ProjectSettings, run_projection
+from raygseg.pipelines.projection_run import run_projection
+from raygseg.pipelines.shared_pairs import write_shared
 from raygseg.pipelines.train import Progress, train
 
 logger = logging.getLogger(__name__)
@@ -102,18 +103,19 @@ def _trained(file: Callable[[CompareConfig, Place], Run]) -> Make:
 
 def head(config: CompareConfig, place: Place) -> HeadConfig:
     """A label head on the generator's features of the labelled pictures, which are projected into it."""
-    projected = local_path(place.folder) / "projection"
-    settings = ProjectSettings(ProjectionPlan(config.projection_steps), gate_samples=0)
-    run_projection(config.generator, place.source, projected, settings)
-    framed = projected / "generator"
-    training = HeadTraining(steps=config.steps, class_balance=config.loss.class_balance, resample_noise=False)
+    results = place_of_results(config)
+    projected, generator = local_path(place.folder) / "projection", generator_of(config, results)
+    run_projection(generator, place.source, projected, projection_settings(config, generator, results, 0))
+    training = HeadTraining(
+        steps=config.steps, lr=config.optimiser.lr, class_balance=config.loss.class_balance, resample_noise=False
+    )
     return HeadConfig(
         name=f"{config.name}-head",
         seed=place.seed,
-        generator=str(framed) if framed.is_dir() else config.generator,
+        generator=generator,
         samples=str(projected / "samples"),
         truncation_psi=config.truncation_psi,
-        head=config.head,
+        head=config.generator_head or config.head,
         training=training,
         runtime=_runtime(config, place, "head"),
     )
@@ -122,24 +124,38 @@ def head(config: CompareConfig, place: Place) -> HeadConfig:
 def projection(config: CompareConfig, place: Place, progress: Progress | None) -> str:
     """A picture is projected into the generator, whose head then labels it; what the gate refuses is background."""
     sampler = train(head(config, place)).bundle_path
-    settings = ProjectSettings(ProjectionPlan(config.projection_steps), gate_samples=config.gate_samples)
+    results = place_of_results(config)
+    settings = projection_settings(config, generator_of(config, results), results, config.gate_samples)
     output = local_path(place.folder) / "projection-segmenter"
     found = run_projection(sampler, place.source, output, settings, progress)
     return found.files["segmenter"]
 
 
-def _pairs(config: CompareConfig, place: Place) -> str:
-    """Generated pictures with the head's labels."""
-    run = GenerateConfig(
+def pairs_run(config: CompareConfig, place: Place) -> GenerateConfig:
+    """Generated pictures with the labels of the head, which is trained here where it is not yet."""
+    return GenerateConfig(
         name=f"{config.name}-pairs",
         seed=place.seed,
         sampler=train(head(config, place)).bundle_path,
         num_pairs=config.num_pairs,
         output=join(place.folder, "pairs"),
-        rows_per_shard=100,
+        rows_per_shard=20,
         batch_size=10,
         runtime=_runtime(config, place, "generate"),
     )
+
+
+def share_pairs(config: CompareConfig, places: Sequence[Place], progress: Progress | None = None) -> None:
+    """The pairs of all heads from one rendering of every picture; nothing for a single head, which `generate` serves.
+
+    What was made before is left alone.
+    """
+    if len(places) > 1:
+        write_shared([pairs_run(config, place) for place in places], progress)
+
+
+def _pairs(config: CompareConfig, place: Place) -> str:
+    run = pairs_run(config, place)
     generate(run)
     return run.output
 
@@ -169,6 +185,7 @@ def place_of_results(config: CompareConfig) -> str:
     return config.runtime.output or f"runs/{config.name}"
 
 
+PAIR_ARMS = frozenset({"student", "mixed"})  # those that learn from generated pairs
 # In the order of what they ask of a user: the first of equals is recommended.
 ARMS: dict[str, ArmKind] = {
     "direct": ArmKind("a U-Net on the labelled pictures alone", direct, _trained(direct)),

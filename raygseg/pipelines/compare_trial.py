@@ -21,6 +21,7 @@ from raygseg.errors import DataError, FingerprintError
 from raygseg.metrics.confusion import confusion_counts
 from raygseg.metrics.paired import Counts
 from raygseg.pipelines.compare_arms import ARMS, Place
+from raygseg.pipelines.compare_generator import keep_projections
 from raygseg.pipelines.kinds import load_segmenter
 from raygseg.viz.grids import fit, picture_grid, png_bytes
 from raygseg.viz.overlays import overlay
@@ -99,6 +100,11 @@ class Trial:
                 for name, source in self.others().items():
                     yield Cell(arm, draw, "all", name, source)
 
+    def places(self) -> list[Place]:
+        """Every split of every draw that is learnt from."""
+        splits = [f"fold-{fold}" for fold in range(self.config.folds)] + (["all"] if self.others() else [])
+        return [self.place_of(draw, split) for draw in range(self.config.draws) for split in splits]
+
     def place_of(self, draw: int, split: str) -> Place:
         """What is learnt from on a split of a draw, and where."""
         folder = object_store.join(self.place, f"draw-{draw}", split)
@@ -118,6 +124,7 @@ class Trial:
         trained = self._train(cell, tell)
         data = self._open(cell)
         segmenter = load_segmenter(trained["bundle"], self.config.runtime.tracking_uri)
+        keep_projections(segmenter, self.config, self.place)
         seconds, refused, counts = 0.0, 0, []
         shown: list[tuple[Picture, ClassMap, ClassMap]] = []
         for first in range(0, len(data), BATCH):

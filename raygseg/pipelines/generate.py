@@ -63,9 +63,8 @@ def generate(config: GenerateConfig, progress: Progress | None = None) -> Genera
     from raygseg.distributed import generation
 
     began = time.perf_counter()
-    output = _absolute(config.output)
+    output, wanted, _ = planned_set(config)  # loaded once here, for its classes and resolution
     loader = _loader(config)
-    wanted = _wanted(config, loader.argument)
     run = _tracked(config, output, wanted)
     made = [0, 0]  # pairs there at the start, and now
 
@@ -127,9 +126,15 @@ def _resolve(uri: str, tracking_uri: str) -> tuple[Path, str]:
     return folder, file_sha256(folder / CHECKSUMS)[:16]
 
 
-def _wanted(config: GenerateConfig, argument: str) -> Manifest:
-    """The manifest of what is asked for; the sampler is loaded once here, for its classes and resolution."""
+def planned_set(config: GenerateConfig) -> tuple[str, Manifest, PairSampler]:
+    """Where the pair set lies, its manifest before anything is made, and the sampler, on the CPU."""
+    argument = _loader(config).argument
     sampler = load_checked_sampler(argument, "cpu")
+    return _absolute(config.output), _wanted(config, argument, sampler), sampler
+
+
+def _wanted(config: GenerateConfig, argument: str, sampler: PairSampler) -> Manifest:
+    """The manifest of what is asked for."""
     settings = {
         "sampler": json.loads(argument)["digest"],
         "first_seed": config.first_seed,

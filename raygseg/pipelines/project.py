@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
@@ -24,7 +23,7 @@ from torch import Tensor
 from raygseg.errors import DataError
 from raygseg.interfaces import Generator
 from raygseg.labels import LabelSpace
-from raygseg.methods.stylegan2.mobile import Framing
+from raygseg.nn.framing import Framing, Square, mean_framing, see, view
 from raygseg.nn.projection import PerceptualDistance, Projection, ProjectionPlan, reconstruct
 from raygseg.pipelines.projection_store import BATCH, NOISE, Progress, project_pictures
 
@@ -32,39 +31,12 @@ if TYPE_CHECKING:
     from raygseg.data.sources import LabelledSet
 
 VOID = 255
-SUPERSAMPLING = 2
 EYE_GAP = 0.2  # of the eyes' extent: the least that lies between two eyes; within one there is no gap
 CODES = "codes.safetensors"
 Mask = NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class FaceSquare:
-    """The generator's square on a photo: point (u, v) of its [-1, 1] coordinates lies at centre + u X + v Y.
-
-    centre, x: pixels of the photo. Y is X turned by 90 degrees, downwards.
-    """
-
-    centre: tuple[float, float]
-    x: tuple[float, float]
-
-    @property
-    def y(self) -> tuple[float, float]:
-        return (-self.x[1], self.x[0])
-
-    @property
-    def half(self) -> float:
-        """Half the square's side in pixels."""
-        return float(np.hypot(*self.x))
-
-    def inside(self, point: tuple[float, float]) -> tuple[float, float]:
-        """Square coordinates of a photo's pixel position."""
-        dx, dy = point[0] - self.centre[0], point[1] - self.centre[1]
-        along, down = dx * self.x[0] + dy * self.x[1], dx * self.y[0] + dy * self.y[1]
-        return along / self.half**2, down / self.half**2
-
-
-def face_square(mask: Mask, eyes: int, mouth: int, name: str = "mask") -> FaceSquare:
+def face_square(mask: Mask, eyes: int, mouth: int, name: str = "mask") -> Square:
     """FFHQ's alignment rule on labelled parts: centres of the two eyes and of the mouth fix square and turn.
 
     With e the vector between the eyes, m from their middle to the mouth: X is along e - turn90(m), half
@@ -88,26 +60,7 @@ def face_square(mask: Mask, eyes: int, mouth: int, name: str = "mask") -> FaceSq
     direction = e + np.array([m[1], -m[0]])
     x = direction / np.hypot(*direction) * max(2.0 * np.hypot(*e), 1.8 * np.hypot(*m))
     centre = middle + 0.1 * m
-    return FaceSquare((float(centre[0]), float(centre[1])), (float(x[0]), float(x[1])))
-
-
-def mean_framing(squares: Sequence[FaceSquare], sizes: Sequence[tuple[int, int]]) -> Framing:
-    """The window of the generator's picture that photos of (height, width) show on average."""
-    centres = [s.inside((w / 2, h / 2)) for s, (h, w) in zip(squares, sizes, strict=True)]
-    halves = [min(h, w) / 2 / s.half for s, (h, w) in zip(squares, sizes, strict=True)]
-    x, y = np.mean(centres, axis=0)
-    return Framing(float(1 / np.mean(halves)), float(x), float(y))
-
-
-def view(maps: Tensor, square: FaceSquare, framing: Framing, size: int, mode: str = "bilinear") -> Tensor:
-    """[1, C, H, W] maps of a photo as the framed generator would show them, [1, C, size, size]; 0 outside."""
-    height, width = maps.shape[-2:]
-    at = (torch.arange(size) + 0.5) / size * 2 - 1
-    v, u = torch.meshgrid(framing.centre_y + at / framing.zoom, framing.centre_x + at / framing.zoom, indexing="ij")
-    columns = square.centre[0] + u * square.x[0] + v * square.y[0]
-    rows = square.centre[1] + u * square.x[1] + v * square.y[1]
-    grid = torch.stack([columns * 2 / width - 1, rows * 2 / height - 1], dim=-1)[None]
-    return F.grid_sample(maps, grid, mode=mode, padding_mode="zeros", align_corners=False)
+    return Square((float(centre[0]), float(centre[1])), (float(x[0]), float(x[1])))
 
 
 @dataclass(frozen=True)
@@ -151,7 +104,7 @@ def align_photos(
     squares = [face_square(mask, index(eyes), index(mouth), name) for name, (_, mask) in zip(names, read, strict=True)]
     framing = framing or mean_framing(squares, [(mask.shape[0], mask.shape[1]) for _, mask in read])
     views = [
-        _aligned(picture, mask, square, framing, resolution)
+        aligned(picture, mask, square, framing, resolution)
         for (picture, mask), square in zip(read, squares, strict=True)
     ]
     images, valid, masks = (torch.cat(column) for column in zip(*views, strict=True))
@@ -159,17 +112,20 @@ def align_photos(
     return AlignedPhotos(names, labels, framing, images, valid, masks[:, 0].to(torch.uint8).numpy())
 
 
-def _aligned(
-    picture: NDArray[np.uint8], mask: Mask, square: FaceSquare, framing: Framing, size: int
+def aligned(
+    picture: NDArray[np.uint8], mask: Mask | None, square: Square, framing: Framing, size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    image = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
-    classes = torch.from_numpy(mask.astype(np.float32))[None, None]
-    fine = SUPERSAMPLING * size
-    image = F.avg_pool2d(view(image, square, framing, fine), SUPERSAMPLING)
-    reached = F.avg_pool2d(view(torch.ones_like(classes), square, framing, fine), SUPERSAMPLING)
-    valid = (reached > 1 - 1e-4).float()
-    nearest = view(classes, square, framing, size, "nearest")
+    """One photo in the generator's frame: image [1, 3, R, R], valid [1, 1, R, R], classes with void [1, 1, R, R]."""
+    image, valid = see(signed(picture), square, framing, size)
+    if mask is None:
+        return image, valid, torch.full_like(valid, VOID)
+    nearest = view(torch.from_numpy(mask.astype(np.float32))[None, None], square, framing, size, "nearest")
     return image, valid, torch.where(valid > 0, nearest, VOID)
+
+
+def signed(picture: NDArray[np.uint8]) -> Tensor:
+    """uint8 [H, W, 3] -> [1, 3, H, W] in [-1, 1]."""
+    return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 def project_photos(

@@ -1,8 +1,9 @@
-"""Photos as the generator would show them: aligned by labelled eyes and mouth, or squashed to its square."""
+"""Photos as the generator would show them: aligned by labelled eyes and mouth, by the generator's template,
+or squashed to its square."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,9 +14,14 @@ from raygseg.data import object_store
 from raygseg.data.source_address import parse_source
 from raygseg.data.sources import LabelledSet, open_labelled, open_pictures
 from raygseg.errors import DataError
+from raygseg.interfaces import Picture
 from raygseg.labels import LabelSpace
-from raygseg.methods.stylegan2.mobile import Framing
-from raygseg.pipelines.project import Mask, align_photos, face_square
+from raygseg.nn.framing import Framing, mean_framing
+from raygseg.nn.projection import FeatureNetwork
+from raygseg.nn.template_alignment import Template
+from raygseg.pipelines.project import VOID, Mask, align_photos, aligned, face_square, signed
+
+CHECKED_AT = 64  # px at which unlabelled pictures are decoded once, to find the bad ones
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,47 @@ def read_faces(
     aligned = align_photos(data, chosen, resolution, eyes, mouth, framing)
     bad = (*((name, reason) for name, reason in data.report.bad), *skipped)
     return Photos(aligned.names, aligned.images, aligned.valid, bad, aligned.masks, aligned.labels, aligned.framing)
+
+
+def read_by_template(
+    source: str,
+    resolution: int,
+    template: Template,
+    network: FeatureNetwork,
+    limit: int = 0,
+    framing: Framing | None = None,
+) -> Photos:
+    """Photos aligned without labels (`nn.template_alignment`); masks come along where there are any.
+
+    Args:
+        framing: of a generator that is framed already; None: the mean of these photos.
+    """
+    pictures, masks, names, labels, bad = _read(source, limit)
+    squares = [template.locate(network, signed(picture))[0] for picture in pictures]
+    framing = framing or mean_framing(squares, [(picture.shape[0], picture.shape[1]) for picture in pictures])
+    views = [
+        aligned(picture, mask, square, framing, resolution)
+        for picture, mask, square in zip(pictures, masks, squares, strict=True)
+    ]
+    images, valid, classes = (torch.cat(column) for column in zip(*views, strict=True))
+    kept = None if labels is None else classes[:, 0].to(torch.uint8).numpy()
+    return Photos(names, images, valid, bad, kept, None if labels is None else replace(labels, void=VOID), framing)
+
+
+def _read(
+    source: str, limit: int
+) -> tuple[list[Picture], list[Mask | None], tuple[str, ...], LabelSpace | None, tuple[tuple[str, str], ...]]:
+    """Pictures at their own sizes, their masks or Nones, names, classes, and (name, reason) of the bad ones."""
+    if is_labelled(source):
+        labelled = open_labelled(source, None, limit=limit)
+        pairs = [labelled.read(i) for i in range(len(labelled))]
+        masks: list[Mask | None] = [mask for _, mask in pairs]
+        bad = tuple((name, reason) for name, reason in labelled.report.bad)
+        return [picture for picture, _ in pairs], masks, tuple(labelled.names), labelled.labels, bad
+    plain = open_pictures(source, CHECKED_AT, limit=limit)
+    pictures = [plain.original(i) for i in range(len(plain))]
+    bad = tuple((name, reason) for name, reason in plain.report.bad)
+    return pictures, [None] * len(pictures), tuple(plain.names), None, bad
 
 
 def alignable(data: LabelledSet, eyes: str, mouth: str) -> tuple[list[int], list[tuple[str, str]]]:

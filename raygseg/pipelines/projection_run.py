@@ -23,19 +23,22 @@ from raygseg.bundle import Bundle, write_bundle
 from raygseg.errors import ConfigError
 from raygseg.interfaces import Generator
 from raygseg.labels import LabelSpace
-from raygseg.methods.stylegan2.mobile import Framing, MobileGenerator, load_mobile_generator
+from raygseg.methods.stylegan2.mobile import MobileGenerator, load_mobile_generator
+from raygseg.nn.framing import FULL
 from raygseg.nn.latent_encoder import EncoderPlan, kept_encoder
 from raygseg.nn.projection import PerceptualDistance, Projection, ProjectionPlan, reconstruct
 from raygseg.nn.projection_gate import FIRST_SEED, QUANTILE, Gate, calibrated, own_pictures
+from raygseg.nn.template_alignment import Template, template_of
 from raygseg.pipelines import kinds
 from raygseg.pipelines.feature_nets import FeatureNet, Precision, open_features
 from raygseg.pipelines.project import AlignedPhotos, write_projected_samples
-from raygseg.pipelines.projection_photos import Photos, is_labelled, read_faces, read_photos
+from raygseg.pipelines.projection_photos import Photos, is_labelled, read_by_template, read_faces, read_photos
 from raygseg.pipelines.projection_store import BATCH, Progress, Start, network_hash, project_pictures
 from raygseg.tracking.cards import model_card
 from raygseg.viz.grids import png_bytes
 from raygseg.viz.reconstructions import side_by_side
 
+ALIGNMENTS = ("auto", "faces", "template", "none")
 RECORD, GRID, REFUSED, GATE = "projection.json", "projections.png", "refused.txt", "gate.json"
 FACE_PIXELS = 128
 
@@ -50,10 +53,12 @@ class ProjectSettings:
         start: mean; or the file of an encoder, which is trained and written there where it is missing.
         gate_samples: pictures of the generator that the gate is calibrated on; 0: no gate.
         statistic, quantile, slack: see `projection_gate.calibrated`.
-        align: faces (by labelled eyes and mouth), none (squashed), or auto: faces for the face generator.
+        align: faces (by labelled eyes and mouth), template (by what the generator's pictures have in common, without
+            labels), none (squashed), or auto: for the face generator faces where there are labels, else template.
         eyes, mouth: names of those classes.
         resolution: px, of the face generator's picture; 0: 128. Others have theirs.
         batch_size: pictures a forward pass. limit: only the first photos; 0: all.
+        store: folder of kept projections, which several outputs may share; empty: within the output.
     """
 
     plan: ProjectionPlan = field(default_factory=ProjectionPlan)
@@ -70,6 +75,7 @@ class ProjectSettings:
     resolution: int = 0
     batch_size: int = BATCH
     limit: int = 0
+    store: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,19 +118,20 @@ def run_projection(
     """
     place = Path(output)
     made, sampler = _opened(generator, settings)
-    shown = _photos(photos, made, generator, settings)
-    if shown.framing is not None and isinstance(made, MobileGenerator) and made.framing != shown.framing:
-        made = load_mobile_generator(generator, made.resolution, shown.framing, "bf16")
-        write_bundle(place / "generator", made.to_bundle())
     precision: Precision = getattr(made, "precision", "fp32")  # as the generator's own
     net = open_features(settings.features, generator, made.resolution, settings.weights, precision)
+    template = _template(made, net, settings)
+    shown = _photos(photos, made, generator, net, template, settings)
+    if shown.framing is not None and isinstance(made, MobileGenerator) and made.framing != shown.framing:
+        made = made.framed(shown.framing)
+        write_bundle(place / "generator", made.to_bundle())
     distance, start = net.distance(), _start(made, settings, progress)
     gate = _gate(made, distance, place, settings, start, progress)
     found = _projected(made, distance, shown.images, shown.valid, place, settings, start, progress)
     accepted = [True] * len(found) if gate is None else gate.judge(found)
     result = _written(place, generator, photos, shown, made, found, gate, accepted, net.name, settings)
     if sampler is not None:
-        result.files["segmenter"] = str(_segmenter(place, sampler, made, net, settings, gate))
+        result.files["segmenter"] = str(_segmenter(place, sampler, made, net, template, settings, gate))
     return result
 
 
@@ -134,7 +141,7 @@ def run_projection(
 def _opened(generator: str, settings: ProjectSettings) -> tuple[Generator, Bundle | None]:
     """The generator, and the sampler's bundle where it came with a head."""
     if generator.endswith(".safetensors"):
-        return load_mobile_generator(generator, settings.resolution or FACE_PIXELS, Framing(), "bf16"), None
+        return load_mobile_generator(generator, settings.resolution or FACE_PIXELS, FULL, "bf16"), None
     bundle = kinds._open(generator, "")
     if bundle.kind == "sampler":
         sampler = kinds.sampler_from(bundle)
@@ -142,18 +149,30 @@ def _opened(generator: str, settings: ProjectSettings) -> tuple[Generator, Bundl
     return kinds.generator_from(bundle), None
 
 
-def _photos(source: str, generator: Generator, place: str, settings: ProjectSettings) -> Photos:
-    is_face = isinstance(generator, MobileGenerator)
-    if settings.align not in ("auto", "faces", "none"):
-        raise ConfigError(f"align '{settings.align}' is not known", "use auto, faces or none")
-    faces = settings.align == "faces" or (settings.align == "auto" and is_face and is_labelled(source))
-    if not faces:
-        return read_photos(source, generator.resolution, settings.limit)
-    if not isinstance(generator, MobileGenerator):
-        raise ConfigError(f"{place} cannot be framed, so faces cannot be aligned to it", "use --align none")
-    # A bundle has its frame already; the published weights get the photos'.
-    framing = None if place.endswith(".safetensors") else generator.framing
-    return read_faces(source, generator.resolution, settings.limit, framing, settings.eyes, settings.mouth)
+def _template(generator: Generator, net: FeatureNet, settings: ProjectSettings) -> Template | None:
+    """What photos are aligned by without labels; None where they are taken as they are."""
+    if settings.align not in ALIGNMENTS:
+        raise ConfigError(f"align '{settings.align}' is not known", f"use one of {', '.join(ALIGNMENTS)}")
+    if settings.align == "none" or (settings.align == "auto" and not isinstance(generator, MobileGenerator)):
+        return None
+    whole = generator.framed(FULL) if isinstance(generator, MobileGenerator) else generator
+    return template_of(whole, net.network)
+
+
+def _photos(
+    source: str, generator: Generator, place: str, net: FeatureNet, template: Template | None, settings: ProjectSettings
+) -> Photos:
+    side, limit = generator.resolution, settings.limit
+    if template is None:
+        return read_photos(source, side, limit)
+    # A bundle has its frame already; the published weights get the photos'. Other generators show their whole frame.
+    own = generator.framing if isinstance(generator, MobileGenerator) else FULL
+    framing = None if place.endswith(".safetensors") else own
+    if settings.align == "faces" or (settings.align == "auto" and is_labelled(source)):
+        if not isinstance(generator, MobileGenerator):
+            raise ConfigError(f"{place} cannot be framed, so faces cannot be aligned to it", "use --align none")
+        return read_faces(source, side, limit, framing, settings.eyes, settings.mouth)
+    return read_by_template(source, side, template, net.network, limit, framing)
 
 
 def _start(generator: Generator, settings: ProjectSettings, progress: Progress | None) -> Start | None:
@@ -170,7 +189,7 @@ def _projected(
     settings: ProjectSettings, start: Start | None, progress: Progress | None, stage: str = "project",
 ) -> Projection:  # fmt: skip
     return project_pictures(
-        generator, distance, images, valid, place, settings.plan, batch=settings.batch_size,
+        generator, distance, images, valid, settings.store or place, settings.plan, batch=settings.batch_size,
         start=start, start_name=settings.start, progress=progress, stage=stage,
     )  # fmt: skip
 
@@ -251,20 +270,22 @@ def _samples(place: Path, photos: Photos, found: Projection, pictures: torch.Ten
     side = photos.images.shape[-1]
     masks = np.zeros((0, side, side), np.uint8) if photos.masks is None else photos.masks
     labels = photos.labels or LabelSpace(("background", "part 1"), void=255)
-    aligned = AlignedPhotos(photos.names, labels, photos.framing or Framing(), photos.images, photos.valid, masks)
+    aligned = AlignedPhotos(photos.names, labels, photos.framing or FULL, photos.images, photos.valid, masks)
     write_projected_samples(place, aligned, found, pictures, features)
 
 
 def _segmenter(
-    place: Path, sampler: Bundle, generator: Generator, net: FeatureNet, settings: ProjectSettings, gate: Gate | None
-) -> Path:
+    place: Path, sampler: Bundle, generator: Generator, net: FeatureNet, template: Template | None,
+    settings: ProjectSettings, gate: Gate | None,
+) -> Path:  # fmt: skip
     """The bundle of generator, head, plan and gate."""
     from raygseg.methods.repurposegan.projection_segmenter import ProjectionSegmenter
 
     if settings.start != "mean":
         raise ConfigError("a segmenter starts its projections at the mean w", "project with --start mean")
     opened: Any = kinds.sampler_from(sampler)
-    segmenter = ProjectionSegmenter(generator, opened.head, opened.labels, net.distance(), settings.plan, gate)
+    networks = generator, opened.head, opened.labels, net.distance()
+    segmenter = ProjectionSegmenter(*networks, settings.plan, gate, template=template)
     facts: dict[str, Any] = {"features": net.name, "steps": settings.plan.steps}
     if gate is not None:
         facts |= {"gate": f"{gate.statistic} up to {gate.threshold:.4f}, from {gate.samples} generated pictures"}

@@ -22,9 +22,11 @@ from raygseg.labels import LabelSpace
 from raygseg.methods.repurposegan.heads import LabelHead
 from raygseg.methods.repurposegan.sampler import resample
 from raygseg.methods.student.segmenter import enlarge
+from raygseg.nn.framing import FULL, Framing, Square, put_back, see
 from raygseg.nn.noise_maps import render_found
 from raygseg.nn.projection import LatentSpread, PerceptualDistance, Projection, ProjectionPlan, latent_spread, project
 from raygseg.nn.projection_gate import Gate
+from raygseg.nn.template_alignment import Template
 
 METHOD = "projection"
 Fit = Literal["squash", "centre"]
@@ -37,6 +39,14 @@ class Answer(NamedTuple):
     probabilities: Tensor
     accepted: list[bool]
     found: Projection
+
+
+class _View(NamedTuple):
+    """image: [1, 3, R, R]; valid: [1, 1, R, R]; square: of the generator, where a template found it."""
+
+    image: Tensor
+    valid: Tensor
+    square: Square | None = None
 
 
 class ProjectionSegmenter:
@@ -52,8 +62,10 @@ class ProjectionSegmenter:
         fit: how a picture becomes the generator's square: squashed whole, or its central square, outside of
             which all is background.
         batch_size: pictures a projection.
+        template: finds the generator's square on each picture, in place of `fit`.
 
     Attributes:
+        find: another way to project (images, valid), such as one that keeps what it found; None: `project`.
         seen, refused: how many pictures, so far.
     """
 
@@ -67,6 +79,7 @@ class ProjectionSegmenter:
         gate: Gate | None = None,
         fit: Fit = "squash",
         batch_size: int = 8,
+        template: Template | None = None,
     ) -> None:
         if head.num_classes != labels.num_classes:
             raise ConfigError(
@@ -77,7 +90,8 @@ class ProjectionSegmenter:
             raise ConfigError("the gate was calibrated under another plan or feature network", "calibrate it again")
         self.generator, self.head, self.labels = generator, head.eval().requires_grad_(False), labels
         self.distance, self.plan, self.gate = distance, plan, gate
-        self.fit, self.batch_size = fit, batch_size
+        self.fit, self.batch_size, self.template = fit, batch_size, template
+        self.find: Callable[[Tensor, Tensor], Projection] | None = None
         self.resolution = generator.resolution
         self.seen = self.refused = 0
         self._spread: LatentSpread | None = None
@@ -91,13 +105,12 @@ class ProjectionSegmenter:
     def background(self) -> int:
         return self.labels.background or 0
 
-    def answer(self, images: Tensor) -> Answer:
-        """Project pictures [N, 3, R, R] in [-1, 1], judge them, and read the labels of those accepted."""
-        if self._spread is None:
-            self._spread = latent_spread(self.generator)
-        images = images.to(self._spread.mean.device)
-        with torch.enable_grad():
-            found = project(self.generator, self.distance, images, plan=self.plan, spread=self._spread)
+    def answer(self, images: Tensor, valid: Tensor | None = None) -> Answer:
+        """Project pictures [N, 3, R, R] in [-1, 1], judge them, and read the labels of those accepted.
+
+        valid: [N, 1, R, R], 0 where a picture does not reach.
+        """
+        found = self._project(images, torch.ones_like(images[:, :1]) if valid is None else valid)
         accepted = [True] * len(images) if self.gate is None else self.gate.judge(found)
         side = self.head.resolution
         probabilities = images.new_zeros(len(images), self.labels.num_classes, side, side)
@@ -107,6 +120,16 @@ class ProjectionSegmenter:
         self.seen += len(images)
         self.refused += accepted.count(False)
         return Answer(probabilities, accepted, found)
+
+    def _project(self, images: Tensor, valid: Tensor) -> Projection:
+        if self.find is not None:
+            return self.find(images, valid)
+        if self._spread is None:
+            self._spread = latent_spread(self.generator)
+        device = self._spread.mean.device
+        images, valid = images.to(device), valid.to(device)
+        with torch.enable_grad():
+            return project(self.generator, self.distance, images, valid, self.plan, spread=self._spread)
 
     @torch.no_grad()
     def _read(self, found: Projection) -> Tensor:
@@ -126,27 +149,32 @@ class ProjectionSegmenter:
         answers: list[Segmentation] = []
         for first in range(0, len(pictures), self.batch_size):
             group = pictures[first : first + self.batch_size]
-            squares = [self._square(picture, first + i) for i, picture in enumerate(group)]
-            images = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).float() / 127.5 - 1
-            answer = self.answer(images)
-            for picture, maps, good in zip(group, answer.probabilities.cpu(), answer.accepted, strict=True):
-                answers.append(self._placed(picture, maps) if good else self._nothing(picture))
+            views = [self._view(_checked(picture, first + i)) for i, picture in enumerate(group)]
+            answer = self.answer(torch.cat([v.image for v in views]), torch.cat([v.valid for v in views]))
+            for picture, view, maps, good in zip(
+                group, views, answer.probabilities.cpu(), answer.accepted, strict=True
+            ):
+                answers.append(self._placed(picture, maps, view.square) if good else self._nothing(picture))
         return answers
 
-    def _square(self, picture: Picture, place: int) -> Picture:
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
-            raise DataError(
-                f"picture {place} has dtype {picture.dtype} and shape {picture.shape}",
-                "give uint8 arrays [height, width, 3] in RGB",
-            )
+    def _view(self, picture: Picture) -> _View:
+        """The picture as the generator would show it."""
+        if self.template is not None:
+            photo = _signed(picture)
+            square, _ = self.template.locate(self.distance.network, photo)
+            return _View(*see(photo, square, framing_of(self.generator), self.resolution), square)
         if self.fit == "centre":
             rows, columns = central_square(picture.shape[0], picture.shape[1])
             picture = np.ascontiguousarray(picture[rows, columns])
-        return resize_picture(picture, self.resolution)
+        image = _signed(resize_picture(picture, self.resolution))
+        return _View(image, torch.ones_like(image[:, :1]))
 
-    def _placed(self, picture: Picture, maps: Tensor) -> Segmentation:
+    def _placed(self, picture: Picture, maps: Tensor, square: Square | None) -> Segmentation:
         """The head's answer at the picture's own size."""
         height, width = picture.shape[:2]
+        if square is not None:
+            maps = put_back(maps[None], square, framing_of(self.generator), height, width)[0]
+            return enlarge(maps, height, width)
         if self.fit == "squash" or height == width:
             return enlarge(maps, height, width)
         rows, columns = central_square(height, width)
@@ -172,6 +200,8 @@ class ProjectionSegmenter:
         tensors = {
             f"{name}.{key}": _small(t) for name, net in networks.items() for key, t in _module(net).state_dict().items()
         }
+        if self.template is not None:
+            tensors |= {f"template.{key}": tensor for key, tensor in self.template.tensors().items()}
         build = {
             "method": METHOD,
             "generator": dict(generator_build),
@@ -181,6 +211,7 @@ class ProjectionSegmenter:
             "gate": None if self.gate is None else self.gate.to_dict(),
             "fit": self.fit,
             "resolution": self.resolution,
+            "template": None if self.template is None else self.template.resolution,
         }
         return Bundle("segmenter", build, tensors, self.labels, {}, facts)
 
@@ -211,7 +242,31 @@ class ProjectionSegmenter:
             net.eval().requires_grad_(False).to(device)
         gate = None if build["gate"] is None else Gate.from_dict(build["gate"], "gate of the bundle")
         distance = PerceptualDistance(features, build["features"]["name"])
-        return cls(generator, head, bundle.labels, distance, ProjectionPlan(**build["plan"]), gate, build["fit"])
+        template = None
+        if build.get("template") is not None:
+            kept = {k.removeprefix("template."): v for k, v in bundle.tensors.items() if k.startswith("template.")}
+            template = Template.from_tensors(kept, build["template"])
+        plan = ProjectionPlan(**build["plan"])
+        return cls(generator, head, bundle.labels, distance, plan, gate, build["fit"], template=template)
+
+
+def framing_of(generator: Generator) -> Framing:
+    """The window that the generator shows; the whole picture for one that has no framing."""
+    return getattr(generator, "framing", FULL)
+
+
+def _checked(picture: Picture, place: int) -> Picture:
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
+        raise DataError(
+            f"picture {place} has dtype {picture.dtype} and shape {picture.shape}",
+            "give uint8 arrays [height, width, 3] in RGB",
+        )
+    return picture
+
+
+def _signed(picture: Picture) -> Tensor:
+    """uint8 [H, W, 3] -> [1, 3, H, W] in [-1, 1]."""
+    return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 def central_square(height: int, width: int) -> tuple[slice, slice]:

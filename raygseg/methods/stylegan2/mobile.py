@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,69 +23,11 @@ from torch import Tensor, nn
 from raygseg.bundle import Bundle
 from raygseg.errors import CheckpointError, ConfigError, MissingEnvironmentError
 from raygseg.interfaces import FeatureLayer, Rendering
+from raygseg.nn.framing import FULL, WHOLE, Framing, Patch
 from raygseg.seeding import torch_rng
 
 CHANNELS = (512, 512, 512, 512, 256, 128, 64)  # of the published network after layer i, at 8 * 2^i px
 W_DIM = 512
-
-
-class Patch(NamedTuple):
-    """The part of the picture that a map covers, in [0, 1] of the picture's width and height."""
-
-    left: float = 0.0
-    top: float = 0.0
-    right: float = 1.0
-    bottom: float = 1.0
-
-    def cut(self, maps: Tensor) -> Tensor:
-        """This part of maps [N, C, H, W] that cover the whole picture; its edges fall on pixel edges."""
-        height, width = maps.shape[-2:]
-        rows = slice(round(self.top * height), round(self.bottom * height))
-        columns = slice(round(self.left * width), round(self.right * width))
-        # Through channels-last, so that the gradient keeps that memory format.
-        return maps.permute(0, 2, 3, 1)[:, rows, columns].permute(0, 3, 1, 2)
-
-
-WHOLE = Patch()
-
-
-@dataclass(frozen=True)
-class Framing:
-    """The square window of the generator's picture that is shown, in [-1, 1] picture coordinates.
-
-    zoom: 2 shows half the width. centre_x, centre_y: where the window's middle lies.
-    """
-
-    zoom: float = 1.0
-    centre_x: float = 0.0
-    centre_y: float = 0.0
-
-    @property
-    def whole(self) -> bool:
-        return self == Framing()
-
-    def patch(self, margin: int, grid: int, step: int) -> Patch:
-        """The window and `margin` more pixels of a grid x grid map, edges at multiples of `step` pixels."""
-
-        def edge(centre: float, side: int) -> float:
-            at = ((centre + side / self.zoom + 1) / 2 * grid + side * margin) / step
-            return min(max(step * (math.floor(at) if side < 0 else math.ceil(at)), 0), grid) / grid
-
-        x, y = self.centre_x, self.centre_y
-        return Patch(edge(x, -1), edge(y, -1), edge(x, 1), edge(y, 1))
-
-    def crop(self, maps: Tensor, size: int, patch: Patch = WHOLE) -> Tensor:
-        """Maps [N, C, H, W] that cover `patch` -> the window as [N, C, size, size], bilinear."""
-        spans = ((patch.left, patch.right, self.centre_x), (patch.top, patch.bottom, self.centre_y))
-        rows = []
-        for axis, (low, high, centre) in enumerate(spans):
-            extent = high - low
-            row = [0.0, 0.0, (centre + 1 - low - high) / extent]
-            row[axis] = 1 / (self.zoom * extent)
-            rows.append(row)
-        theta = maps.new_tensor(rows).expand(len(maps), 2, 3)
-        grid = F.affine_grid(theta, [len(maps), maps.shape[1], size, size], align_corners=False)
-        return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def inverse_haar(x: Tensor) -> Tensor:
@@ -205,7 +146,7 @@ class MobileGenerator(nn.Module):
     def __init__(
         self,
         resolution: int = 1024,
-        framing: Framing = Framing(),
+        framing: Framing = FULL,
         precision: Literal["fp32", "bf16"] = "fp32",
         channels: Sequence[int] = CHANNELS,
         w_dim: int = W_DIM,
@@ -249,6 +190,12 @@ class MobileGenerator(nn.Module):
         return cls(
             build["resolution"], Framing(*build["framing"]), build["precision"], build["channels"], build["w_dim"]
         )
+
+    def framed(self, framing: Framing) -> MobileGenerator:
+        """This network with another window; the weights are shared."""
+        twin = MobileGenerator(self.resolution, framing, self.precision, self.channels, self.w_dim)
+        twin.load_state_dict(self.state_dict(), assign=True)
+        return twin.train(self.training).requires_grad_(False)
 
     def map(self, z: Tensor) -> Tensor:
         """[N, w_dim] z -> w (spec A1)."""
@@ -338,7 +285,7 @@ class MobileGenerator(nn.Module):
 def load_mobile_generator(
     path: str | Path,
     resolution: int = 1024,
-    framing: Framing = Framing(),
+    framing: Framing = FULL,
     precision: Literal["fp32", "bf16"] = "fp32",
 ) -> MobileGenerator:
     """Read the published weights (safetensors, fp16) into a frozen generator.

@@ -13,16 +13,13 @@ from PIL import Image
 from raygseg.data.sources import open_labelled
 from raygseg.errors import DataError
 from raygseg.methods.repurposegan.samples import read_samples
-from raygseg.methods.stylegan2.mobile import Framing
+from raygseg.nn.framing import Framing, Square, mean_framing, view
 from raygseg.nn.projection import Projection
 from raygseg.pipelines.project import (
     VOID,
     AlignedPhotos,
-    FaceSquare,
     align_photos,
     face_square,
-    mean_framing,
-    view,
     write_projected_samples,
 )
 
@@ -76,7 +73,7 @@ def test_the_mean_window_of_one_photo_is_the_photo_itself() -> None:
 
 
 def test_the_view_is_empty_where_the_photo_does_not_reach() -> None:
-    square = FaceSquare((0.0, 50.0), (50.0, 0.0))  # its left half lies outside a 100 px photo
+    square = Square((0.0, 50.0), (50.0, 0.0))  # its left half lies outside a 100 px photo
     seen = view(torch.ones(1, 1, 100, 100), square, Framing(), 64)
     assert seen[..., :31].abs().max() == 0
     assert seen[..., 34:].min() > 0.99
