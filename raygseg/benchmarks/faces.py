@@ -54,7 +54,7 @@ def run(
     """
     if until not in STAGES:
         raise ConfigError(f"until: there is no stage '{until}'", f"use one of {list(STAGES)}")
-    place = _data_folder(data)
+    place = data_folder(data)
     trial = Trial(Path(output), place, Path(configs), seed, shots, resolution)
     work: dict[str, Callable[[], Cell]] = {
         "project": lambda: trial.project(projection_steps),
@@ -69,7 +69,8 @@ def run(
     return cells
 
 
-def _data_folder(data: str) -> Path:
+def data_folder(data: str) -> Path:
+    """The folder of the data sets. MissingEnvironmentError where it holds no faces."""
     place = Path(data or os.environ.get("RAYGSEG_DATA", ""))
     if not (data or "RAYGSEG_DATA" in os.environ) or not (place / "faces").is_dir():
         raise MissingEnvironmentError(

@@ -9,7 +9,7 @@ The folder is a source like any other: `DRAW?split=fold-0`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from raygseg.data.object_store import exists, join, write_bytes
 from raygseg.data.picture_files import encode_png
@@ -41,8 +41,16 @@ def write_draw(data: LabelledSet, k: int, folds: int, seed: int, place: str) -> 
     width = len(str(count - 1))
     stems = [f"{place_of:0{width}d}" for place_of in range(count)]
     splits = {"all": stems, **fold_splits(stems, folds)}
+    write_chosen(data, chosen, stems, place, splits)
+    return splits
+
+
+def write_chosen(
+    data: LabelledSet, chosen: Sequence[int], stems: Sequence[str], place: str, splits: Mapping[str, Sequence[str]]
+) -> None:
+    """Write some pictures of a set under new stems, with these splits; nothing where it is done already."""
     if exists(join(place, SPLITS)):
-        return splits
+        return
     palette = bytes(value for colour in data.labels.palette for value in colour)
     for stem, index in zip(stems, chosen, strict=True):
         picture, class_map = data.read(index)
@@ -52,7 +60,6 @@ def write_draw(data: LabelledSet, k: int, folds: int, seed: int, place: str) -> 
     write_bytes(join(place, "names.json"), json.dumps(origin, indent=1).encode())
     write_bytes(join(place, "labels.json"), json.dumps(data.labels.to_dict(), indent=1).encode())
     write_bytes(join(place, SPLITS), json.dumps(splits, indent=1).encode())  # last: it says that all is there
-    return splits
 
 
 def fold_splits(names: Sequence[str], folds: int) -> dict[str, list[str]]:

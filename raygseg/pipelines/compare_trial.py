@@ -209,10 +209,18 @@ class Trial:
         with np.load(io.BytesIO(object_store.read_bytes(self._file(cell, "npz"))), allow_pickle=False) as stored:
             return np.asarray(stored["counts"], dtype=np.int64)
 
+    def pictures(self, arm: str, name: str) -> list[str]:
+        """Names of the set's pictures, in the order of `counts`."""
+        return [picture for fact in self._facts(arm, name) if fact["draw"] == 0 for picture in fact["pictures"]]
+
+    def _facts(self, arm: str, name: str) -> list[dict[str, Any]]:
+        """The records of the set's cells, each with its draw."""
+        cells = [cell for cell in self.cells([arm]) if cell.scored_on == name]
+        return [{**json.loads(object_store.read_bytes(self._file(c, "json"))), "draw": c.draw} for c in cells]
+
     def coverage(self, arm: str, name: str) -> float:
         """Share of the set's pictures that the arm did not refuse; what it refused counts as background."""
-        cells = [cell for cell in self.cells([arm]) if cell.scored_on == name]
-        facts = [json.loads(object_store.read_bytes(self._file(cell, "json"))) for cell in cells]
+        facts = self._facts(arm, name)
         return 1 - float(sum(fact["refused"] for fact in facts) / sum(len(fact["pictures"]) for fact in facts))
 
     def cost(self, arm: str) -> Cost:
