@@ -117,6 +117,7 @@ def run_projection(
         MissingEnvironmentError: no feature network.
     """
     place = Path(output)
+    place.mkdir(parents=True, exist_ok=True)
     made, sampler = _opened(generator, settings)
     precision: Precision = getattr(made, "precision", "fp32")  # as the generator's own
     net = open_features(settings.features, generator, made.resolution, settings.weights, precision)

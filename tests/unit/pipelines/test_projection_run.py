@@ -102,6 +102,16 @@ def test_the_same_call_projects_nothing_again(place: Path, done: Path, monkeypat
         assert old["accepted"] == new["accepted"] and new["distance"] == pytest.approx(old["distance"], rel=1e-2)
 
 
+def test_outputs_may_share_what_was_projected(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = settings(place, store=str(tmp_path / "kept"))
+    first = run_projection(str(place / "sampler"), str(place / "photos"), tmp_path / "a", shared)
+    with monkeypatch.context() as patch:
+        patch.setattr(projection_store, "project", None)  # must not be called
+        second = run_projection(str(place / "sampler"), str(place / "photos"), tmp_path / "b", shared)
+    assert second.accepted == first.accepted and second.distance == first.distance
+    assert not (tmp_path / "a" / "parts").exists()
+
+
 def test_other_settings_in_the_same_place_are_refused_with_the_keys(place: Path, done: Path) -> None:
     with pytest.raises(FingerprintError, match=r"plan\.steps: 8 -> 9"):
         run_projection(str(place / "sampler"), str(place / "photos"), done, settings(place, 9))
