@@ -162,7 +162,12 @@ def _pairs(config: CompareConfig, place: Place) -> str:
 
 def student(config: CompareConfig, place: Place) -> SegmenterConfig:
     """The U-Net on generated pairs."""
-    return _unet(config, place, "student", pairs=_pairs(config, place))
+    return student_on(config, place, _pairs(config, place))
+
+
+def student_on(config: CompareConfig, place: Place, pairs: str, **data: Any) -> SegmenterConfig:
+    """The U-Net on these pairs. data: more keys of the run, such as an uncertainty cut."""
+    return _unet(config, place, "student", pairs=pairs, **data)
 
 
 def mixed(config: CompareConfig, place: Place) -> SegmenterConfig:
