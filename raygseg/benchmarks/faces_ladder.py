@@ -53,7 +53,7 @@ def run(
     arms: Sequence[str] = ARMS,
     total_kimg: float = 4,
     num_pairs: int = 1000,
-    projection_steps: int = 40,
+    projection_steps: int = 30,
     turned: int = 60,
     judged: int = 500,
     until: str = "table",

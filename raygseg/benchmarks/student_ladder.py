@@ -61,7 +61,7 @@ def run(
     shots: int = 10,
     total_kimg: float = 2.4,
     num_pairs: int = 500,
-    projection_steps: int = 40,
+    projection_steps: int = 30,
     rungs: Sequence[str] = tuple(RUNGS),
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:

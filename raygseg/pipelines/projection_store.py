@@ -38,7 +38,7 @@ def project_pictures(
     *,
     batch: int = BATCH,
     start: Start | None = None,
-    start_name: str = "mean w",
+    start_name: str = "mean",
     progress: Progress | None = None,
     stage: str = "project",
 ) -> Projection:
