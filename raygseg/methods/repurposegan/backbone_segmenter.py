@@ -15,6 +15,7 @@ from raygseg.labels import LabelSpace
 from raygseg.methods.repurposegan.heads import LabelHead
 from raygseg.methods.student.segmenter import SquareSegmenter
 from raygseg.nn.backbones.catalogue import FrozenTrunk, backbone_facts, open_backbone, recorded_weights
+from raygseg.nn.stored_weights import fit_weights
 
 METHOD = "backbone-head"
 
@@ -79,12 +80,7 @@ class BackboneHeadSegmenter(SquareSegmenter):
             )
         record, resolution = bundle.build["backbone"], int(bundle.build["resolution"])
         head = LabelHead(**bundle.build["head"])
-        try:
-            head.load_state_dict(dict(bundle.tensors))
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"the weights do not fit the head: {str(error).splitlines()[0]}", "pull the bundle again"
-            ) from error
+        fit_weights(head, bundle.tensors, "head")
         place = recorded_weights(record)
         network = open_backbone(record["name"], place, resolution, record["precision"], head.layer_names)
         assert isinstance(network, torch.nn.Module)

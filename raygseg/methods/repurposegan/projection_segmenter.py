@@ -26,6 +26,7 @@ from raygseg.nn.framing import FULL, Framing, Square, put_back, see
 from raygseg.nn.noise_maps import render_found
 from raygseg.nn.projection import LatentSpread, PerceptualDistance, Projection, ProjectionPlan, latent_spread, project
 from raygseg.nn.projection_gate import Gate
+from raygseg.nn.stored_weights import fit_weights
 from raygseg.nn.template_alignment import Template
 
 METHOD = "projection"
@@ -232,13 +233,7 @@ class ProjectionSegmenter:
         generator, head = build_generator(build["generator"]), LabelHead(**build["head"])
         features = build_features(build["features"])
         for name, net in zip(NETWORKS, (_module(generator), head, features), strict=True):
-            tensors = {k.removeprefix(name + "."): v for k, v in bundle.tensors.items() if k.startswith(name + ".")}
-            try:
-                net.load_state_dict(tensors)
-            except RuntimeError as error:
-                raise CheckpointError(
-                    f"the weights do not fit the {name}: {str(error).splitlines()[0]}", "pull the bundle again"
-                ) from error
+            fit_weights(net, bundle.tensors, name, f"{name}.")
             net.eval().requires_grad_(False).to(device)
         gate = None if build["gate"] is None else Gate.from_dict(build["gate"], "gate of the bundle")
         distance = PerceptualDistance(features, build["features"]["name"])

@@ -15,6 +15,7 @@ from raygseg.interfaces import Generator, Pairs
 from raygseg.labels import LabelSpace
 from raygseg.methods.repurposegan.heads import LabelHead
 from raygseg.methods.repurposegan.uncertainty import image_score
+from raygseg.nn.stored_weights import fit_weights
 
 METHOD = "repurposegan"
 HEAD_BYTES = 256 << 20  # of projected features that a forward pass of the head may hold
@@ -117,13 +118,7 @@ class GeneratorHeadSampler:
         build = bundle.build
         generator, head = build_generator(build["generator"]), LabelHead(**build["head"])
         for name, net in (("generator", _module(generator)), ("head", head)):
-            tensors = {k.removeprefix(name + "."): v for k, v in bundle.tensors.items() if k.startswith(name + ".")}
-            try:
-                net.load_state_dict(tensors)
-            except RuntimeError as error:
-                raise CheckpointError(
-                    f"the weights do not fit the {name}: {str(error).splitlines()[0]}", "pull the bundle again"
-                ) from error
+            fit_weights(net, bundle.tensors, name, f"{name}.")
             net.eval().requires_grad_(False).to(device)
         crop = build["crop"]
         box: Box = (crop[0], crop[1], crop[2], crop[3])

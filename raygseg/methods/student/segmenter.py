@@ -17,6 +17,7 @@ from raygseg.errors import CheckpointError, DataError
 from raygseg.interfaces import Picture, Segmentation
 from raygseg.labels import LabelSpace
 from raygseg.nn.pretrained_unet import PretrainedUNet, open_unet
+from raygseg.nn.stored_weights import fit_weights
 from raygseg.nn.unet import UNet
 
 METHOD = "student"
@@ -113,12 +114,7 @@ class UNetSegmenter(SquareSegmenter):
                 f"the bundle is a {bundle.kind}, not a U-Net segmenter", "name one that `train segmenter` wrote"
             )
         net = open_unet(**bundle.build["network"])
-        try:
-            net.load_state_dict(dict(bundle.tensors))
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"the weights do not fit the U-Net: {str(error).splitlines()[0]}", "pull the bundle again"
-            ) from error
+        fit_weights(net, bundle.tensors, "U-Net")
         return cls(net.to(device), bundle.labels, bundle.build["resolution"])
 
 
