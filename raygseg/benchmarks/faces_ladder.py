@@ -33,7 +33,7 @@ from raygseg.pipelines.compare_arms import PAIR_ARMS, pairs_run
 from raygseg.pipelines.compare_generator import FRAMED, KEPT, framed_generator
 from raygseg.pipelines.compare_trial import Trial
 from raygseg.pipelines.kinds import load_segmenter
-from raygseg.pipelines.shared_pairs import write_shared
+from raygseg.pipelines.shared_pairs import Progress, write_shared
 from raygseg.seeding import numpy_rng
 
 CONFIG = "configs/faces/compare.yaml"
@@ -58,6 +58,7 @@ def run(
     judged: int = 500,
     until: str = "table",
     overrides: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Foreground mIoU and mIoU of every arm, k and set; writes OUT/table.md and OUT/ladder.json.
 
@@ -76,14 +77,14 @@ def run(
     ladder.frame()
     ladder.choose_turned(turned)
     if PAIR_ARMS & set(arms):
-        ladder.draw_pairs([ladder.config(k, ("student",), (*settings, *overrides)) for k in shots])
+        ladder.draw_pairs([ladder.config(k, ("student",), (*settings, *overrides)) for k in shots], progress)
     for k in shots:
         for group in (tuple(arm for arm in ARMS if arm in arms and arm != "projection"), ("projection",)):
             if set(group) & set(arms):
-                compare(ladder.config(k, group, (*settings, *overrides)))
+                compare(ladder.config(k, group, (*settings, *overrides)), progress)
     if until == "arms":
         return {"output": str(ladder.output)}
-    compare(ladder.strong((*settings, *overrides)))
+    compare(ladder.strong((*settings, *overrides)), progress)
     return ladder.results(shots, (*settings, *overrides), judged)
 
 
@@ -148,14 +149,14 @@ class Ladder:
         assert isinstance(config, CompareConfig)
         return config
 
-    def draw_pairs(self, configs: Sequence[CompareConfig]) -> None:
+    def draw_pairs(self, configs: Sequence[CompareConfig], progress: Progress | None = None) -> None:
         """Pairs of every head of every k, each picture rendered once."""
         runs = [
             pairs_run(config, place)
             for config in configs
             for place in Trial(config, str(config.runtime.output)).places()
         ]
-        write_shared(runs)
+        write_shared(runs, progress)
 
     # --- figures ---------------------------------------------------------------------------------
 

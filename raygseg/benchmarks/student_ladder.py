@@ -20,7 +20,7 @@ from raygseg.config.schema import CompareConfig, EvaluateConfig, GenerateConfig,
 from raygseg.pipelines.compare_arms import Place, head, student_on
 from raygseg.pipelines.compare_trial import Trial
 from raygseg.pipelines.evaluate import evaluate
-from raygseg.pipelines.shared_pairs import write_shared
+from raygseg.pipelines.shared_pairs import Progress, write_shared
 from raygseg.pipelines.train import train
 
 Changes = Mapping[str, Any]
@@ -64,6 +64,7 @@ def run(
     projection_steps: int = 30,
     rungs: Sequence[str] = tuple(RUNGS),
     overrides: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Validation mIoU of every rung; writes OUT/student/ladder.json and table.md.
 
@@ -81,8 +82,12 @@ def run(
     place = ladder.output / "student"
     config = ladder.config(shots, ("student",), (*settings, *overrides, f"runtime.output={place}", "tests={}"))
     study = Study(config, place, Trial(config, str(place)).places()[0])
-    study.draw_pairs(sorted({RUNGS[name][0] for name in rungs}))
-    scores = {name: study.rung(name) for name in rungs}
+    study.draw_pairs(sorted({RUNGS[name][0] for name in rungs}), progress)
+    scores = {}
+    for number, name in enumerate(rungs):
+        if progress is not None:
+            progress("rungs", number, len(rungs), {"now": name})
+        scores[name] = study.rung(name)
     (place / "ladder.json").write_text(json.dumps(scores, indent=1) + "\n")
     (place / "table.md").write_text(markdown(scores))
     return {"output": str(place), "rungs": scores}
@@ -96,10 +101,10 @@ class Study:
     output: Path
     draw: Place
 
-    def draw_pairs(self, names: Sequence[str]) -> None:
+    def draw_pairs(self, names: Sequence[str], progress: Progress | None = None) -> None:
         """The pair sets, rendered once for those under the same truncation."""
         for psi in sorted({PAIRS[name][1] for name in names}):
-            write_shared([self._pairs_run(name) for name in names if PAIRS[name][1] == psi])
+            write_shared([self._pairs_run(name) for name in names if PAIRS[name][1] == psi], progress)
 
     def _pairs_run(self, name: str) -> GenerateConfig:
         return GenerateConfig(

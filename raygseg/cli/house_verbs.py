@@ -83,7 +83,8 @@ def benchmark(
     if name == "list":
         typer.echo("\n".join(benchmarks.names()))
         return
-    result = benchmarks.run(name, **_settings(settings))
+    with Reporter() as progress:
+        result = benchmarks.run(name, progress, **_settings(settings))
     if as_json:
         typer.echo(json_text(result))
     else:
