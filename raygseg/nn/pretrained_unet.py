@@ -26,6 +26,7 @@ from raygseg.nn.backbones.catalogue import (
     weights_place,
     weights_record,
 )
+from raygseg.nn.group_norm import GroupNorm
 from raygseg.nn.unet import NORM_GROUPS, DoubleConv, UNet, UpBlock, level_widths, pad_border
 
 FIRST_LEVEL = {"vgg16": 0, "efficientnet-lite0": 1}  # halvings before the first map
@@ -54,7 +55,7 @@ class PretrainedUNet(nn.Module):
         self.lateral = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(tap.channels, channels, 1, bias=False),
-                nn.GroupNorm(math.gcd(NORM_GROUPS, channels), channels),
+                GroupNorm(math.gcd(NORM_GROUPS, channels), channels),
                 nn.ReLU(inplace=True),
             )
             for tap, channels in zip(taps, widths[first:], strict=True)

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from raygseg.nn.group_norm import GroupNorm
+
 LARGEST_MULTIPLE = 8
 NORM_GROUPS = 8
 
@@ -31,10 +33,10 @@ class DoubleConv(nn.Sequential):
         groups = math.gcd(NORM_GROUPS, out_channels)
         super().__init__(
             nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-            nn.GroupNorm(groups, out_channels),
+            GroupNorm(groups, out_channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-            nn.GroupNorm(groups, out_channels),
+            GroupNorm(groups, out_channels),
             nn.ReLU(inplace=True),
         )
 

@@ -96,7 +96,7 @@ class StudentRecipe:
         total = soft.sum(1, keepdim=True)
         valid = (total[:, 0] > 0).float()
         if section.target == "hard":
-            return hard_targets(soft.argmax(1), count)[0] * valid[:, None], valid
+            return hard_targets(winner(soft), count)[0] * valid[:, None], valid
         power = section.sharpening if section.target == "sharpened" else 1.0
         soft = (soft / total.clamp_min(1e-6)).pow(power)
         return soft / soft.sum(1, keepdim=True).clamp_min(1e-6), valid
@@ -109,9 +109,9 @@ class StudentRecipe:
 
     def _statistics(self, logits: Tensor, targets: Tensor, valid: Tensor) -> dict[str, Tensor]:
         """Agreement, and each class's share in targets and predictions: a class that vanishes is seen."""
-        guess = logits.argmax(1)
+        guess = winner(logits)
         chosen = hard_targets(guess, self.labels.num_classes)[0]
-        agreement = ((targets.argmax(1) == guess) * valid).sum() / valid.sum().clamp_min(1.0)
+        agreement = ((winner(targets) == guess) * valid).sum() / valid.sum().clamp_min(1.0)
         wanted, given = class_shares(targets, valid), class_shares(chosen, valid)
         statistics = {"pixel_agreement": agreement}
         for i, name in enumerate(self.labels.names):
@@ -173,6 +173,11 @@ class StudentRecipe:
     def progress(self) -> dict[str, float]:
         lr = float(self.phases[0].optimiser.param_groups[0]["lr"])
         return {"lr": lr, "unpredicted_classes": float(len(self.unpredicted_classes()))}
+
+
+def winner(maps: Tensor) -> Tensor:
+    """[N, K, H, W] -> the largest channel, [N, H, W]; over channels that lie side by side, which is quicker."""
+    return maps.permute(0, 2, 3, 1).contiguous().argmax(-1)
 
 
 def hard_targets(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
