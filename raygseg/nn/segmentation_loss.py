@@ -32,3 +32,8 @@ def class_shares(probabilities: Tensor, valid: Tensor) -> Tensor:
     """Share of each class over the valid pixels. [N, K, H, W], [N, H, W] -> [K]."""
     total = (probabilities * valid[:, None]).sum(dim=(0, 2, 3))
     return total / valid.sum().clamp_min(1.0)
+
+
+def winner(maps: Tensor) -> Tensor:
+    """[N, K, H, W] -> the largest channel, [N, H, W]; over channels that lie side by side, which is quicker."""
+    return maps.permute(0, 2, 3, 1).contiguous().argmax(-1)

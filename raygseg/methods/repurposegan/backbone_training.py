@@ -27,7 +27,7 @@ from raygseg.methods.student.training import hard_targets
 from raygseg.nn.backbones.catalogue import FrozenTrunk, open_backbone, weights_record
 from raygseg.nn.hypercolumn import channel_statistics
 from raygseg.nn.schedules import cosine_decay, set_lr
-from raygseg.nn.segmentation_loss import class_weights, soft_cross_entropy
+from raygseg.nn.segmentation_loss import class_weights, soft_cross_entropy, winner
 from raygseg.seeding import derive_seed
 
 CACHE_BYTES = 2 << 30  # of maps that may be kept where pictures are not augmented
@@ -116,8 +116,8 @@ class BackboneHeadRecipe:
         seen = member_pixels(valid > 0, self.head.members, batch.draws)
         every = targets[:, None].expand_as(logits)
         loss = soft_cross_entropy(logits.flatten(0, 1), every.flatten(0, 1), seen.flatten(0, 1), self.weights)
-        guess = logits.detach().softmax(2).mean(1).argmax(1)
-        agreement = ((targets.argmax(1) == guess) * valid).sum() / valid.sum().clamp_min(1.0)
+        guess = winner(logits.detach().softmax(2).mean(1))
+        agreement = ((winner(targets) == guess) * valid).sum() / valid.sum().clamp_min(1.0)
         return PhaseLoss(loss, {"loss": loss.detach(), "pixel_accuracy": agreement})
 
     def finish(self) -> BackboneHeadSegmenter:

@@ -16,7 +16,7 @@ from raygseg.methods.repurposegan.samples import LabelledSamples
 from raygseg.nn.hypercolumn import channel_statistics
 from raygseg.nn.noise_maps import render_found
 from raygseg.nn.schedules import cosine_decay, set_lr
-from raygseg.nn.segmentation_loss import class_weights, soft_cross_entropy
+from raygseg.nn.segmentation_loss import class_weights, soft_cross_entropy, winner
 from raygseg.seeding import derive_seed, numpy_rng
 
 FINAL_LR_FRACTION = 0.05
@@ -132,7 +132,7 @@ class HeadRecipe:
             seen.flatten(0, 1),
             self.weights,
         )
-        guess = logits.detach().float().softmax(2).mean(1).argmax(1)
+        guess = winner(logits.detach().float().softmax(2).mean(1))
         accuracy = (guess == labels)[valid].float().mean()
         return PhaseLoss(loss, {"loss": loss.detach(), "pixel_accuracy": accuracy})
 

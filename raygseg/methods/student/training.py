@@ -17,7 +17,7 @@ from raygseg.labels import LabelSpace
 from raygseg.nn.ema import ema_beta, update_ema
 from raygseg.nn.pretrained_unet import PretrainedUNet, new_unet
 from raygseg.nn.schedules import cosine_decay, set_lr
-from raygseg.nn.segmentation_loss import class_shares, class_weights, soft_cross_entropy
+from raygseg.nn.segmentation_loss import class_shares, class_weights, soft_cross_entropy, winner
 from raygseg.nn.unet import UNet
 from raygseg.seeding import derive_seed
 
@@ -173,11 +173,6 @@ class StudentRecipe:
     def progress(self) -> dict[str, float]:
         lr = float(self.phases[0].optimiser.param_groups[0]["lr"])
         return {"lr": lr, "unpredicted_classes": float(len(self.unpredicted_classes()))}
-
-
-def winner(maps: Tensor) -> Tensor:
-    """[N, K, H, W] -> the largest channel, [N, H, W]; over channels that lie side by side, which is quicker."""
-    return maps.permute(0, 2, 3, 1).contiguous().argmax(-1)
 
 
 def hard_targets(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
