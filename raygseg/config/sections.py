@@ -173,6 +173,8 @@ class HeadTraining(Section):
     weight_decay: NonNegative = 1e-3
     class_balance: Fraction = Field(0.5, description="class weights are frequency^-x, clipped to [0.5, 5]")
     resample_noise: bool = Field(True, description="fresh per-layer noise for the same latent at every step")
+    style_variants: PositiveInt = Field(1, description="renderings of a sample, all but one under other fine styles")
+    style_from: Fraction = Field(0.45, description="share of the styles, coarse to fine, that no variant changes")
 
 
 # --- kind: backbone-head -------------------------------------------------------------------------

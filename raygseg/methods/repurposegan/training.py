@@ -50,7 +50,8 @@ class HeadRecipe:
 
     With `training.resample_noise` the features of a sample are rendered anew at every step, from the
     same latent with fresh per-layer noise, so that the head learns what the noise does not change;
-    otherwise each sample's maps are rendered once and kept at their own grids in half precision.
+    otherwise each sample's maps are rendered once and kept at their own grids in half precision,
+    with `training.style_variants` also under the fine styles of other pictures: one sample in many colours.
 
     Args:
         config: the run.
@@ -76,7 +77,7 @@ class HeadRecipe:
         training = config.training
         adam = torch.optim.Adam(self.head.parameters(), lr=training.lr, weight_decay=training.weight_decay)
         self.phases = [Phase("head", [self.head], adam, self._loss)]
-        self._kept: dict[int, Features] = {}
+        self._kept: dict[tuple[int, int], Features] = {}
 
     def _build_head(self) -> LabelHead:
         with torch.random.fork_rng(devices=[]):  # initialisation draws from torch's global generator
@@ -98,6 +99,17 @@ class HeadRecipe:
         noise = {i: maps[rows] for i, maps in samples.noise.items()}
         return render_found(self.generator, self.ws[rows], noise, self.head.layer_names).features
 
+    @torch.no_grad()
+    def _variant(self, index: int, variant: int) -> Features:
+        """A sample's own maps; past variant 0 the fine styles are another picture's, which changes no part's place."""
+        if variant == 0:
+            return self._own([index])
+        fine = round(self.config.training.style_from * self.ws.shape[1])
+        other = self.generator.latents([derive_seed(self.seed, "head/style", index, variant) % 2**31])
+        ws = torch.cat([self.ws[[index], :fine], other[:, fine:].to(self.ws)], dim=1)
+        noise = {i: maps[[index]] for i, maps in self.samples.noise.items()}
+        return render_found(self.generator, ws, noise, self.head.layer_names).features
+
     def sample_features(self, count: int = 1) -> Iterator[Features]:
         """The maps of `count` labelled samples at a time, with the noise under which they were exported."""
         for first in range(0, len(self.samples), count):
@@ -107,11 +119,13 @@ class HeadRecipe:
         if self.config.training.resample_noise:
             noise = torch.randint(2**62, (len(index),), generator=draws.rng("head/noise")).tolist()
             return self._render(index, noise)
-        for i in index:
-            if i not in self._kept:
-                maps = self._own([i])
-                self._kept[i] = {name: m.half() for name, m in maps.items()}
-        kept = [self._kept[i] for i in index]
+        count = self.config.training.style_variants
+        variants = torch.randint(count, (len(index),), generator=draws.rng("head/variant")).tolist()
+        wanted = list(zip(index, variants, strict=True))
+        for which in wanted:
+            if which not in self._kept:
+                self._kept[which] = {name: m.half() for name, m in self._variant(*which).items()}
+        kept = [self._kept[which] for which in wanted]
         return {name: torch.cat([maps[name] for maps in kept]).float() for name in self.head.layer_names}
 
     # --- the step --------------------------------------------------------------------------------

@@ -123,3 +123,18 @@ def test_projected_samples_are_read_with_the_noise_that_was_found_for_them() -> 
         expected = generator.render(ws, None, recipe.head.layer_names, noise).features
         for name, found in next(iter(recipe.sample_features(2))).items():
             torch.testing.assert_close(found, expected[name])
+
+
+def test_variants_keep_coarse_styles_and_change_fine_ones() -> None:
+    """Variant 0 is the sample itself; others differ in fine maps alone, and are the same every time."""
+    generator, labels = tiny_generator(), LabelSpace(("background", "part"))
+    samples = LabelledSamples(labels, (0,), (np.eye(16, dtype=np.uint8),), None, generator.latents([1]), {})
+    settings = configure("linear", steps=2, resample_noise=False, style_variants=3, style_from=0.5)
+    recipe = build_recipe(settings, generator, samples)
+    own, other = recipe._own([0]), recipe._variant(0, 1)
+    again, third = recipe._variant(0, 1), recipe._variant(0, 2)
+    coarse, fine = recipe.head.layer_names[0], recipe.head.layer_names[-1]
+    assert torch.equal(recipe._variant(0, 0)[fine], own[fine])
+    assert torch.equal(other[coarse], own[coarse])
+    assert torch.equal(other[fine], again[fine])
+    assert not torch.equal(other[fine], own[fine]) and not torch.equal(third[fine], other[fine])
