@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from raygseg.config.episodes import EpisodesConfig
 from raygseg.config.sections import (
     BackboneSection,
     BackboneTraining,
@@ -106,7 +107,7 @@ class SegmenterConfig(Run):
         return self
 
 
-# --- not trained: generate, evaluate -------------------------------------------------------------
+# --- not trained: generate, evaluate; episodes in config.episodes --------------------------------
 
 
 class GenerateConfig(Run):
@@ -190,7 +191,16 @@ class CompareConfig(Run):
         return self
 
 
-AnyRun = GanConfig | HeadConfig | BackboneHeadConfig | SegmenterConfig | GenerateConfig | EvaluateConfig | CompareConfig
+AnyRun = (
+    GanConfig
+    | HeadConfig
+    | BackboneHeadConfig
+    | SegmenterConfig
+    | GenerateConfig
+    | EvaluateConfig
+    | EpisodesConfig
+    | CompareConfig
+)
 KINDS: dict[str, type[Run]] = {
     "gan": GanConfig,
     "head": HeadConfig,
@@ -198,5 +208,6 @@ KINDS: dict[str, type[Run]] = {
     "segmenter": SegmenterConfig,
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
+    "episodes": EpisodesConfig,
     "compare": CompareConfig,
 }
