@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raygseg.config.episodes import EpisodesConfig
+from raygseg.config.panet import PanetConfig
 from raygseg.config.sections import (
     BackboneSection,
     BackboneTraining,
@@ -107,7 +108,7 @@ class SegmenterConfig(Run):
         return self
 
 
-# --- not trained: generate, evaluate; episodes in config.episodes --------------------------------
+# --- not trained: generate, evaluate; panet and episodes have modules of their own ---------------
 
 
 class GenerateConfig(Run):
@@ -196,6 +197,7 @@ AnyRun = (
     | HeadConfig
     | BackboneHeadConfig
     | SegmenterConfig
+    | PanetConfig
     | GenerateConfig
     | EvaluateConfig
     | EpisodesConfig
@@ -206,6 +208,7 @@ KINDS: dict[str, type[Run]] = {
     "head": HeadConfig,
     "backbone-head": BackboneHeadConfig,
     "segmenter": SegmenterConfig,
+    "panet": PanetConfig,
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
     "episodes": EpisodesConfig,

@@ -46,7 +46,7 @@ def annotate(
         mask: [H, W] pixels of the class.
         style: mask (all that is known), scribble, box or point.
         rng: decides the scribbles' and points' particulars; seed it by the picture's place in its episode.
-        ignore: [H, W] pixels that are void or another class of the episode: not background.
+        ignore: [H, W] pixels that are void or another class of the episode: not background. (A box covers them.)
         instances: [H, W] objects of the class by number, 0 for none; else the mask's connected pieces.
 
     Raises:
@@ -62,7 +62,8 @@ def annotate(
         return Marks(mask.copy(), background)
     objects = _objects(mask, instances)
     if style == "box":
-        return _boxes(objects, mask.shape)
+        marks = _boxes(objects, mask.shape)
+        return marks if ignore is None else Marks(marks.fore, marks.back & ~ignore)
     if style == "point":
         return Marks(_points(objects, mask, rng), _points([background], background, rng))
     return _scribbles(objects, background, rng)
