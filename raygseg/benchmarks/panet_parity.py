@@ -19,7 +19,7 @@ from torch import Tensor
 from raygseg.benchmarks.support import peers
 from raygseg.benchmarks.support.agreement import relative_error
 from raygseg.benchmarks.support.data_folder import data_folder
-from raygseg.benchmarks.support.parity_panet import asked_episodes, stacked
+from raygseg.benchmarks.support.parity_panet import asked_episodes, opened, stacked
 from raygseg.config.episodes import EpisodesConfig
 from raygseg.engine.process import use_cpu
 from raygseg.methods.panet.losses import alignment_loss, segmentation_loss
@@ -48,6 +48,7 @@ def run(
 
     Args:
         data: folder with `source` and weights/; empty: RAYGSEG_DATA.
+        source: below it, as `raygseg episodes` takes it; may end in ?split=NAME.
         episodes: how many the IoU is over. logits_of: of how many the logits are compared.
         steps_of: of how many losses and gradients are compared.
         min_pictures: classes with fewer are left out.
@@ -56,7 +57,7 @@ def run(
         MissingEnvironmentError: no RAYGSEG_PEERS, no data, or the released code failed.
     """
     use_cpu(threads)
-    place = data_folder(data, source)
+    place = data_folder(data, source.partition("?")[0])
     peers.peer_folder(peers.PANET)
     weights = str(place / "weights" / FILES["vgg16"])
     with tempfile.TemporaryDirectory() as scratch:
@@ -74,7 +75,7 @@ def run(
         tensors = load_file(file)
         network = pretrained_network("vgg16", weights)
         found = _agreement(config, network, tensors, logits_of, steps_of)
-        result = score_episodes(config, network)
+        result = score_episodes(config, network, opened(config.data))
     ours = iou(result.counts[shots][0].sum(0))
     rows = {name: float(ours[1 + i]) for i, name in enumerate(result.classes)}
     asked: dict[str, float] = theirs["class_iou"]

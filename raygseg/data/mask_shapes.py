@@ -56,7 +56,7 @@ def inner_distance(mask: Mask) -> NDArray[np.float64]:
     column = np.minimum(rows - above, below - rows).astype(np.float64) ** 2  # within each column
     across = (np.arange(width)[:, None] - np.arange(width)) ** 2  # [to, from]
     squared = np.stack([(column[y] + across).min(axis=1) for y in range(height)])
-    return np.sqrt(squared)[1:-1, 1:-1]
+    return np.asarray(np.sqrt(squared)[1:-1, 1:-1], dtype=np.float64)
 
 
 def eroded(mask: Mask, radius: float) -> Mask:

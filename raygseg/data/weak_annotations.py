@@ -96,7 +96,7 @@ def _points(objects: list[Mask], within: Mask, rng: np.random.Generator) -> Mask
         return np.zeros_like(within)
     depth = inner_distance(one)
     deepest = np.argwhere(depth >= depth.max() - 1e-9)
-    row, column = deepest[int(rng.integers(len(deepest)))]
+    row, column = deepest[int(rng.integers(len(deepest)))].tolist()
     ys, xs = np.indices(within.shape, sparse=True)
     return np.asarray(((ys - row) ** 2 + (xs - column) ** 2 <= POINT_RADIUS**2) & within)
 

@@ -56,7 +56,8 @@ def class_prototypes(fore: Tensor, back: Tensor) -> Tensor:
 
 def unit(vectors: Tensor, dim: int) -> Tensor:
     """Divided by their norm; a zero vector stays zero, so that its cosine with anything is 0."""
-    return vectors / vectors.norm(dim=dim, keepdim=True).clamp_min(NORM_EPS)
+    length: Tensor = vectors.norm(dim=dim, keepdim=True)
+    return vectors / length.clamp_min(NORM_EPS)
 
 
 def cosine_scores(features: Tensor, prototypes: Tensor, scale: float) -> Tensor:

@@ -24,7 +24,9 @@ FEW_SHOT = "few-shot"  # the kind of bundle that needs a support set
 def check_support(model: str, kind: str, support: str) -> None:
     """Raise ConfigError where a model lacks the support that it needs, or is given one that it does not take."""
     if kind == FEW_SHOT and not support:
-        raise ConfigError(f"{model} needs a support set", "give labelled pictures: --support FOLDER")
+        raise ConfigError(
+            f"{model} needs a support set", "give labelled pictures: --support FOLDER (in Python support=)"
+        )
     if kind != FEW_SHOT and support:
         raise ConfigError(f"{model} is a {kind}: it takes no support set", "leave --support out")
 

@@ -34,8 +34,8 @@ from raygseg.tracking.hooks import TrackingHook
 Progress = Callable[[str, float, float, Mapping[str, float]], None]  # (stage, done, total, facts)
 FACTORY = "raygseg.pipelines.kinds:make_training"
 STAGE = "train"
-# A GAN's losses say nothing about its pictures.
-BEST_BY = {"head": "loss", "backbone-head": "loss", "segmenter": "loss"}  # PANet's is that of the last few episodes
+# A GAN's losses say nothing about its pictures; PANet's are those of a few episodes, and its last weights are used.
+BEST_BY = {"head": "loss", "backbone-head": "loss", "segmenter": "loss"}
 
 
 @dataclass(frozen=True)

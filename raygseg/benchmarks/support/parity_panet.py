@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from raygseg.benchmarks.support import peers
 from raygseg.config.episodes import EpisodesConfig
+from raygseg.data.episodes.index import ClassIndex
 from raygseg.data.episodes.reading import read_episode
 from raygseg.data.episodes.sources import read_class_index
 from raygseg.engine.process import use_cpu
@@ -28,14 +29,14 @@ VOID = 255
 
 
 @functools.lru_cache(maxsize=1)
-def _asked(text: str) -> Asked:
-    config = EpisodesConfig.model_validate_json(text)
-    return ask(config, read_class_index(config.data))
+def opened(source: str) -> ClassIndex:
+    """The index of a source, opened once a process."""
+    return read_class_index(source)
 
 
 def asked_episodes(config: EpisodesConfig) -> Asked:
     """The episodes of a configuration; both processes draw the same."""
-    return _asked(config.model_dump_json())
+    return ask(config, opened(config.data))
 
 
 def stacked(asked: Asked, number: int, config: EpisodesConfig) -> dict[str, Tensor]:

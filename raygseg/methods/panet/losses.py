@@ -66,4 +66,5 @@ def pixel_means(logits: Tensor, labels: Tensor) -> Tensor:
     target = labels.long()
     losses = F.cross_entropy(logits.flatten(0, 1), target.flatten(0, 1), ignore_index=VOID, reduction="none")
     count = (target != VOID).sum(dim=(1, 2, 3))
-    return losses.unflatten(0, labels.shape[:2]).sum(dim=(1, 2, 3)) / count.clamp_min(1)
+    total: Tensor = losses.unflatten(0, labels.shape[:2]).sum(dim=(1, 2, 3))
+    return total / count.clamp_min(1)

@@ -67,7 +67,8 @@ class PrototypeNetwork(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.encoder.parameters()).device
+        device: torch.device = next(self.encoder.parameters()).device
+        return device
 
     def features(self, images: Tensor) -> Tensor:
         """[N, 3, H, W] in [-1, 1] -> [N, C, h, w]; a picture's map depends on that picture only."""

@@ -38,7 +38,8 @@ def self_supported_scores(features: Tensor, prototypes: Tensor, scale: float) ->
     unit_features = unit(flat, 2)
     back_scores = (unit_features * unit(back, 2)).sum(2, keepdim=True)
     fore_scores = torch.einsum("bqcn,bqpc->bqpn", unit_features, unit(fore, 3))
-    return (scale * torch.cat([back_scores, fore_scores], dim=2)).unflatten(3, features.shape[-2:])
+    found: Tensor = (scale * torch.cat([back_scores, fore_scores], dim=2)).unflatten(3, features.shape[-2:])
+    return found
 
 
 def sure_cells(probabilities: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -11,16 +12,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from raygseg.config.panet import PanetConfig
+from raygseg.errors import DataError
 from raygseg.interfaces import MicroBatch, Phase, PhaseLoss
 from raygseg.methods.panet.losses import VOID, alignment_loss, segmentation_loss
 from raygseg.methods.panet.network import PrototypeNetwork, blank_network, pretrained_network, signed
 from raygseg.nn.schedules import set_lr
 
+logger = logging.getLogger(__name__)
+TRIES = 4  # episodes in place of one that cannot be read, itself included
+SPARE = 1 << 40  # replacements are numbered from here on
+
 
 class EpisodeSource(Protocol):
     """Where episodes come from: number n of an endless sequence is a function of n."""
 
-    classes: Sequence[str]
+    @property
+    def classes(self) -> Sequence[str]: ...
 
     def episode(self, number: int) -> Mapping[str, NDArray[np.uint8]]:
         """support_images [W, K, 3, R, R]; fore, back [W, K, R, R]; query_images, query_labels [Q, (3,) R, R]."""
@@ -32,15 +39,30 @@ class EpisodeSource(Protocol):
 
 
 class EpisodeStream:
-    """Episodes for training (`interfaces.Stream`); one is one of the `nimg` that the engine counts."""
+    """Episodes for training (`interfaces.Stream`); one is one of the `nimg` that the engine counts.
+
+    In place of an episode that cannot be read another one is shown, the same whenever its turn comes.
+    """
 
     def __init__(self, source: EpisodeSource) -> None:
         self.source = source
 
     def micro_batch(self, first: int, count: int) -> dict[str, Tensor]:
-        """The arrays of episodes number first .. first + count - 1, stacked: uint8 [B, ...]."""
-        rows = [self.source.episode(number) for number in range(first, first + count)]
+        """The arrays of episodes number first .. first + count - 1, stacked: uint8 [B, ...].
+
+        Raises DataError naming a file where TRIES episodes one after the other cannot be read.
+        """
+        rows = [self._readable(number) for number in range(first, first + count)]
         return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
+
+    def _readable(self, number: int) -> Mapping[str, NDArray[np.uint8]]:
+        for attempt in range(1, TRIES):
+            try:
+                return self.source.episode(number)
+            except DataError as error:
+                logger.warning("episode %d is replaced: %s", number % SPARE, error.message)
+                number = number % SPARE + attempt * SPARE
+        return self.source.episode(number)
 
 
 class PanetRecipe:

@@ -113,8 +113,8 @@ class ResNet50Stride8(nn.Module):
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             x = (((images + 1) / 2 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
             x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
-            x = self.layer3(self.layer2(self.layer1(x)))
-        return x.to(images.dtype)
+            maps: Tensor = self.layer3(self.layer2(self.layer1(x)))
+        return maps.to(images.dtype)
 
 
 def load_resnet50_stride8(path: str | Path, precision: Literal["fp32", "bf16"] = "fp32") -> ResNet50Stride8:

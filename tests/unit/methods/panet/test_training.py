@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from raygseg.engine import state_tree
 from raygseg.engine.checkpoint import read_checkpoint, write_checkpoint
 from raygseg.engine.gradients import Alone
 from raygseg.engine.loop import Hooks, Trainer, train_loop
+from raygseg.errors import DataError
 from raygseg.interfaces import Draws, MicroBatch
 from raygseg.methods.panet.losses import alignment_loss, segmentation_loss
 from raygseg.methods.panet.network import signed
-from raygseg.methods.panet.training import EpisodeStream, PanetRecipe
+from raygseg.methods.panet.training import SPARE, EpisodeStream, PanetRecipe
 from tests.unit.engine.two_workers import differing, train, train_together
 from tests.unit.methods.panet.few_shapes import ShapeEpisodes, configure, shapes, small_network
 
@@ -87,6 +91,32 @@ def test_frozen_parts_stay() -> None:
     assert moved == {"encoder.second.weight", "encoder.second.bias"}
     with pytest.raises(ValueError, match="leaves none of 5"):
         configure(network={"frozen_parts": 5})
+
+
+class Torn(ShapeEpisodes):
+    """Number 3 names a file that is torn, and so does all from `broken` on."""
+
+    broken = 1 << 60
+
+    def episode(self, number: int) -> dict[str, NDArray[np.uint8]]:
+        if number == 3 or number % SPARE >= self.broken:
+            raise DataError(f"{number % SPARE}.jpg: cannot be decoded", "remove the file")
+        return super().episode(number)
+
+
+def test_an_episode_that_cannot_be_read_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        found = EpisodeStream(Torn()).micro_batch(2, 3)
+    assert "episode 3 is replaced: 3.jpg" in caplog.text
+    plain = EpisodeStream(ShapeEpisodes())
+    spare = plain.micro_batch(3 + SPARE, 1)
+    for name, array in plain.micro_batch(2, 3).items():
+        assert torch.equal(found[name][[0, 2]], array[[0, 2]])
+        assert torch.equal(found[name][1:2], spare[name])
+    torn = Torn()
+    torn.broken = 6
+    with pytest.raises(DataError, match=r"7.jpg: cannot be decoded"):
+        EpisodeStream(torn).micro_batch(7, 1)
 
 
 @pytest.mark.timeout(120)
