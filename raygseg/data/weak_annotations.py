@@ -96,7 +96,8 @@ def _points(objects: list[Mask], within: Mask, rng: np.random.Generator) -> Mask
         return np.zeros_like(within)
     depth = inner_distance(one)
     deepest = np.argwhere(depth >= depth.max() - 1e-9)
-    row, column = deepest[int(rng.integers(len(deepest)))].tolist()
+    place = deepest[int(rng.integers(len(deepest)))]
+    row, column = int(place[0]), int(place[1])
     ys, xs = np.indices(within.shape, sparse=True)
     return np.asarray(((ys - row) ** 2 + (xs - column) ** 2 <= POINT_RADIUS**2) & within)
 

@@ -45,15 +45,20 @@ def stacked(asked: Asked, number: int, config: EpisodesConfig) -> dict[str, Tens
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
+def in_double(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
+    """All but the labels in float64."""
+    return {name: array if name == "query_labels" else array.double() for name, array in arrays.items()}
+
+
 def as_they_take_it(arrays: dict[str, Tensor]) -> tuple[Any, Any, Any, Any]:
     """Lists of ways of lists of shots of [1, ...]; pictures as the weights file wants them, RGB minus its mean."""
     mean = torch.tensor(MEAN).view(3, 1, 1)
 
     def shots(name: str, pictures: bool) -> list[list[Tensor]]:
-        ways = arrays[name].float()
+        ways = arrays[name] if arrays[name].is_floating_point() else arrays[name].float()
         return [[(shot - mean if pictures else shot)[None] for shot in way] for way in ways]
 
-    queries = [(query - mean)[None] for query in arrays["query_images"].float()]
+    queries = [(query - mean)[None] for query in arrays["query_images"]]
     return shots("support_images", True), shots("fore", False), shots("back", False), queries
 
 
@@ -82,9 +87,9 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
         for answer, truth in zip(logits.argmax(1), arrays["query_labels"], strict=True):
             metric.record(answer.numpy(), truth.numpy(), labels=ways, n_run=0)
     seconds = time.perf_counter() - began
-    network.train()
+    network.train().double()
     for number in range(settings["steps_of"]):
-        tensors |= _step(network, stacked(asked, number, config), number)
+        tensors |= _step(network, in_double(stacked(asked, number, config)), number)
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, settings["file"])
     used = sorted({int(way) + 1 for row in asked.lists[0].rows for way in row[: config.ways]})
     by_class, mean = metric.get_mIoU(labels=used, n_run=0)
