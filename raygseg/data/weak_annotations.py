@@ -98,7 +98,7 @@ def _points(objects: list[Mask], within: Mask, rng: np.random.Generator) -> Mask
     deepest = np.argwhere(depth >= depth.max() - 1e-9)
     place = deepest[int(rng.integers(len(deepest)))]
     row, column = int(place[0]), int(place[1])
-    ys, xs = np.indices(within.shape, sparse=True)
+    ys, xs = np.arange(within.shape[0])[:, None], np.arange(within.shape[1])
     return np.asarray(((ys - row) ** 2 + (xs - column) ** 2 <= POINT_RADIUS**2) & within)
 
 
