@@ -80,7 +80,9 @@ def test_episodes_are_those_of_the_base_classes(folder: Path) -> None:
         training_episodes(configure(folder, fold=4))
 
 
-def test_what_is_asked_for_wrongly(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_asked_for_wrongly(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("RAYGSEG_DATA", raising=False)
     from raygseg.methods.panet.training import build_network
 
@@ -92,11 +94,12 @@ def test_what_is_asked_for_wrongly(folder: Path, monkeypatch: pytest.MonkeyPatch
     lines = {**values(folder), "kind": "panet", "protocol": {"name": "panets"}}
     file.write_text(json.dumps(lines))
     assert main(["train", str(file)]) == 2
+    assert "protocol.name" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_the_whole_way(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_way(folder: Path) -> None:
     write_vgg16(folder / "v.safetensors", depth=5)
     config = configure(folder)
     assert plan(config)["parameters"] == {"network": 14_714_688}
