@@ -13,6 +13,7 @@ from typing import Any
 from raygseg.bundle import Bundle
 from raygseg.labels import LabelSpace
 
+_TITLES = {"few-shot": "few-shot network"}  # where the kind alone is no noun
 _WHAT = {
     "segmenter": "Gives every pixel of a picture its part class.",
     "few-shot": "Segments pictures by the classes of a few labelled ones that are given with them: a support set.",
@@ -45,7 +46,7 @@ def model_card(name: str, bundle: Bundle) -> str:
     """Markdown: what it is, data and fingerprints, labels, figures, how to use it, limits, licence."""
     facts = bundle.facts
     parts = [
-        f"# {name}: a {bundle.kind}",
+        f"# {name}: a {_TITLES.get(bundle.kind, bundle.kind)}",
         _what(bundle),
         _data(facts),
         _labels(bundle.labels, facts.get("per_class") or {}),
@@ -66,7 +67,8 @@ def _what(bundle: Bundle) -> str:
     if resolution:
         lines.append(f"- Resolution: {resolution} px")
     if bundle.facts.get("nimg"):
-        lines.append(f"- Pictures seen in training: {int(bundle.facts['nimg']):,}")
+        seen = "Episodes" if bundle.kind == "few-shot" else "Pictures"
+        lines.append(f"- {seen} seen in training: {int(bundle.facts['nimg']):,}")
     if bundle.facts.get("command"):
         lines.append(f"- Trained by: `{bundle.facts['command']}`")
     for key, value in bundle.facts.items():
