@@ -64,9 +64,9 @@ def looped(
 def cached(worker: EpisodeWorker, batch_size: int) -> NDArray[np.int64]:
     """Ours: [E, Q, 1 + W, 1 + W] of the worker's one list. AssertionError for an episode that cannot be read."""
     answers = [a for task in episode_tasks(worker.lists, batch_size) for job in task for a in worker(job)]
-    counted = {answer.number: answer.confusion for answer in answers}
-    assert all(confusion is not None for confusion in counted.values()), "unreadable episodes"
-    return np.stack([counted[number] for number in range(len(counted))])  # type: ignore[arg-type]
+    counted = {answer.number: answer.confusion for answer in answers if answer.confusion is not None}
+    assert len(counted) == len(answers), "unreadable episodes"
+    return np.stack([counted[number] for number in range(len(counted))])
 
 
 def few_pictures(index: ClassIndex, classes: Sequence[str], each: int) -> ClassIndex:
@@ -93,9 +93,10 @@ def run(
 ) -> dict[str, Any]:
     """Measure. `ratio`: median over rounds of the loop's seconds an episode / ours with every feature in the cache.
 
-    `ratio_cpu`: the same of processor time, which holds on a busy host. `ratio_pooled`: where pooled vectors of the support are in the cache too. `fill_seconds`: computing
-    every feature once; `break_even_episodes`: from so many on filling pays. `small_memory`: the same episodes with a
-    third of the memory that the features took: most bytes held, and whether counts are the same.
+    `ratio_cpu`: the same of processor time, which holds on a busy host. `ratio_pooled`: where pooled vectors of the
+    support are in the cache too. `fill_seconds`: computing every feature once; `break_even_episodes`: from so many
+    on filling pays, by processor time. `small_memory`: the same episodes with a third of the memory that the
+    features took: most bytes held, and whether counts are the same.
 
     Args:
         data: folder of the data sets, with weights/ of VGG-16; empty: RAYGSEG_DATA. source: the set in it.
