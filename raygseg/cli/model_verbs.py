@@ -132,6 +132,7 @@ def segment(
     model: Annotated[str, typer.Argument(help="Segmenter. " + MODEL, show_default=False)],
     source: Annotated[str, typer.Argument(metavar="INPUT", help="A picture, a folder or Parquet.", show_default=False)],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for masks, overlays, CSV.", show_default=False)],
+    support: Annotated[str, typer.Option(help="Labelled pictures that show a few-shot network its classes.")] = "",
     overlays: Annotated[bool, typer.Option(help="Also draw the parts over the pictures.")] = True,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures a forward pass.")] = 8,
     actors: Annotated[int, typer.Option(min=0, help="Ray actors; 0: as the input's size asks for.")] = 0,
@@ -143,6 +144,7 @@ def segment(
 
       raygseg segment models:/toy-segmenter@champion photo.jpg --output parts
       raygseg segment runs/toy-segmenter/bundle holiday/ --output parts --no-overlays
+      raygseg segment runs/panet/bundle holiday/ --support labelled --output parts
     """
     from raygseg.pipelines.segment import segment as run
 
@@ -155,6 +157,7 @@ def segment(
             batch_size=batch_size,
             actors=actors,
             device=device,
+            support=support,
             progress=progress,
         )
     show_facts("[bold green]segmented[/]", brief(result))

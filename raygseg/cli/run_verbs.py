@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from raygseg.config.sections import Run
 
 PANEL = "Run a configuration"
-TRAINED_KINDS = ("gan", "head", "backbone-head", "segmenter")
+TRAINED_KINDS = ("gan", "head", "backbone-head", "segmenter", "panet")
 
 Words = Annotated[
     list[str] | None,
@@ -26,11 +26,12 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the resolved configuration, sizes and places; run nothing.")
 ]
 
-TRAIN_HELP = """Train what the file's [cyan]kind[/] says: gan, head, backbone-head or segmenter.
+TRAIN_HELP = """Train what the file's [cyan]kind[/] says: gan, head, backbone-head, segmenter or panet.
 
 gan: an image generator from unlabelled pictures. head: reads labels out of a
 generator. backbone-head: reads them out of a pretrained network, from labelled
-pictures. segmenter: a U-Net on generated pairs or labelled pictures.
+pictures. segmenter: a U-Net on generated pairs or labelled pictures. panet:
+finds classes that it never saw by a few labelled pictures.
 
 The same command again resumes. A changed configuration in the same place is
 refused with the list of changed keys.

@@ -10,6 +10,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from raygseg.config.episodes import EpisodesConfig
+from raygseg.config.panet import PanetConfig
 from raygseg.config.sections import (
     BackboneSection,
     BackboneTraining,
@@ -106,7 +108,7 @@ class SegmenterConfig(Run):
         return self
 
 
-# --- not trained: generate, evaluate -------------------------------------------------------------
+# --- not trained: generate, evaluate; panet and episodes have modules of their own ---------------
 
 
 class GenerateConfig(Run):
@@ -194,13 +196,25 @@ class CompareConfig(Run):
         return self
 
 
-AnyRun = GanConfig | HeadConfig | BackboneHeadConfig | SegmenterConfig | GenerateConfig | EvaluateConfig | CompareConfig
+AnyRun = (
+    GanConfig
+    | HeadConfig
+    | BackboneHeadConfig
+    | SegmenterConfig
+    | PanetConfig
+    | GenerateConfig
+    | EvaluateConfig
+    | EpisodesConfig
+    | CompareConfig
+)
 KINDS: dict[str, type[Run]] = {
     "gan": GanConfig,
     "head": HeadConfig,
     "backbone-head": BackboneHeadConfig,
     "segmenter": SegmenterConfig,
+    "panet": PanetConfig,
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
+    "episodes": EpisodesConfig,
     "compare": CompareConfig,
 }

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raygseg.bundle import Bundle, read_bundle
+from raygseg.config.panet import PanetConfig
 from raygseg.config.schema import KINDS, BackboneHeadConfig, GanConfig, HeadConfig, SegmenterConfig
 from raygseg.config.sections import Run
 from raygseg.data.picture_sets import LabelledSet, PictureSet, data_fingerprint
@@ -26,6 +27,7 @@ from raygseg.interfaces import Generator, PairSampler, Segmenter
 
 if TYPE_CHECKING:
     from raygseg.engine.loop import Training
+    from raygseg.methods.panet.network import PrototypeNetwork
 
 PREVIEW_SEEDS = range(64)
 
@@ -83,6 +85,10 @@ def segmenter_from(bundle: Bundle, device: str = "cpu") -> Segmenter:
         from raygseg.pipelines.feature_nets import rebuilt
 
         return ProjectionSegmenter.from_bundle(bundle, build_generator, rebuilt, device)
+    if bundle.build.get("method") == "panet":
+        from raygseg.methods.panet.segmenter import PrototypeSegmenter
+
+        return PrototypeSegmenter.from_bundle(bundle, device)
     from raygseg.methods.student.segmenter import UNetSegmenter
 
     return UNetSegmenter.from_bundle(bundle, device)
@@ -98,9 +104,24 @@ def load_sampler(uri: str | Path, tracking_uri: str = "", device: str = "cpu") -
     return sampler_from(_open(uri, tracking_uri), device)
 
 
-def load_segmenter(uri: str | Path, tracking_uri: str = "", device: str = "cpu") -> Segmenter:
-    """From a folder, `s3://` or `models:/NAME@alias`."""
-    return segmenter_from(_open(uri, tracking_uri), device)
+def load_segmenter(uri: str | Path, tracking_uri: str = "", device: str = "cpu", support: str = "") -> Segmenter:
+    """From a folder, `s3://` or `models:/NAME@alias`; a few-shot network with the labelled source `support`.
+
+    Raises ConfigError where a support is missing or not wanted.
+    """
+    from raygseg.pipelines import few_shot
+
+    bundle = _open(uri, tracking_uri)
+    few_shot.check_support(str(uri), bundle.kind, support)
+    return few_shot.supported(bundle, support, device) if support else segmenter_from(bundle, device)
+
+
+def load_few_shot(uri: str | Path, tracking_uri: str = "", device: str = "cpu") -> tuple[PrototypeNetwork, int]:
+    """A few-shot network without support, and the side of the square that it was trained on."""
+    from raygseg.methods.panet.network import network_from
+
+    bundle = _open(uri, tracking_uri)
+    return network_from(bundle, device), int(bundle.build.get("resolution", 0))
 
 
 def _open(uri: str | Path, tracking_uri: str) -> Bundle:
@@ -160,6 +181,10 @@ def _trainable(run: Run) -> _Trainable:
         return _Trainable(_backbone_head_training, _backbone_head_bundle)
     if isinstance(run, SegmenterConfig):
         return _Trainable(_segmenter_training, _segmenter_bundle)
+    if isinstance(run, PanetConfig):
+        from raygseg.pipelines import few_shot
+
+        return _Trainable(few_shot.training, few_shot.bundle)
     kind = getattr(run, "kind", type(run).__name__)
     raise ConfigError(f"kind: {kind} is not something to train", "use `raygseg generate` or `raygseg evaluate` for it")
 

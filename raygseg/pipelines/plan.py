@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from raygseg.config.panet import PanetConfig
 from raygseg.config.schema import (
     BackboneHeadConfig,
     CompareConfig,
@@ -137,6 +138,10 @@ def _built(config: Run) -> dict[str, nn.Module]:
         from raygseg.methods.repurposegan.backbone_training import build_backbone_head, open_trunk
 
         return {"head": build_backbone_head(config, open_trunk(config), _classes(config))}
+    if isinstance(config, PanetConfig):
+        from raygseg.methods.panet.training import build_network as build_few_shot
+
+        return {"network": build_few_shot(config, blank=True)}
     assert isinstance(config, SegmenterConfig)
     from raygseg.methods.student.training import build_network
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raygseg.bundle import CHECKSUMS, LABELS, file_sha256
+import yaml
+
+from raygseg.bundle import CHECKSUMS, CONFIG, LABELS, file_sha256
 from raygseg.data import object_store
 from raygseg.data.picture_jobs import PictureJob, TableJob, list_pictures
 from raygseg.data.segment_table import SegmentRow, SegmentTable
+from raygseg.data.sources import open_labelled
 from raygseg.errors import CheckpointError, DataError
 from raygseg.interfaces import Segmenter
 from raygseg.labels import LabelSpace
+from raygseg.pipelines.few_shot import FEW_SHOT, check_support
 
 if TYPE_CHECKING:
     from raygseg.distributed.segment_worker import SegmentWorker
@@ -67,6 +74,7 @@ class WorkerLoader:
     overlays: bool
     batch_size: int
     segmenter: Segmenter | None = None
+    support: str = ""
 
     def __call__(self) -> SegmentWorker:
         from raygseg.distributed.segment_worker import SegmentWorker
@@ -76,9 +84,9 @@ class WorkerLoader:
             from raygseg.pipelines.kinds import load_segmenter
 
             folder, checksum = _bundle(self.model_uri, self.tracking_uri)
-            if checksum != self.checksum:
+            if self.checksum != _with_support(checksum, self.support)[1]:
                 raise CheckpointError(f"{self.model_uri} changed during the run", "run the same command again")
-            segmenter = load_segmenter(folder, self.tracking_uri, usable_device(self.device))
+            segmenter = load_segmenter(folder, self.tracking_uri, usable_device(self.device), self.support)
         return SegmentWorker(segmenter, self.output, self.overlays, self.batch_size)
 
 
@@ -93,6 +101,7 @@ def segment(
     device: str = "auto",
     tracking_uri: str = "",
     segmenter: Segmenter | None = None,
+    support: str = "",
     progress: Progress | None = None,
 ) -> SegmentResult:
     """Write a palette PNG for every picture of `source` under output/masks, and segments.csv.
@@ -108,17 +117,19 @@ def segment(
         actors: Ray actors; 0: none for few pictures, else as many as fit into the cluster.
         device: auto, cpu or cuda.
         segmenter: used instead of loading `model_uri`.
+        support: labelled pictures (a source) that show a few-shot network its classes.
         progress: called as (stage, done, total, facts).
 
     Raises:
+        ConfigError: a few-shot network without support, or support for another model.
         DataError: no pictures, or not one of them could be segmented.
         FingerprintError: `output` holds masks of another model.
         StorageError: `output` cannot be written; what is there stays, the same call goes on.
     """
     began = time.perf_counter()
     listing = list_pictures(source, leave_out=output)
-    labels, checksum = (segmenter.labels, "") if segmenter else _labels(model_uri, tracking_uri)
-    load = WorkerLoader(model_uri, tracking_uri, checksum, device, output, overlays, batch_size, segmenter)
+    labels, checksum = (segmenter.labels, "") if segmenter else _labels(model_uri, tracking_uri, support)
+    load = WorkerLoader(model_uri, tracking_uri, checksum, device, output, overlays, batch_size, segmenter, support)
     result = SegmentResult(listing.count, output, "", ignored=listing.ignored)
     with SegmentTable(output, labels, model_uri, checksum, overlays) as table:
         result.table = table.place
@@ -173,9 +184,27 @@ def _bundle(model_uri: str, tracking_uri: str) -> tuple[str, str]:
     return str(folder), file_sha256(folder / CHECKSUMS)
 
 
-def _labels(model_uri: str, tracking_uri: str) -> tuple[LabelSpace, str]:
+def _labels(model_uri: str, tracking_uri: str, support: str) -> tuple[LabelSpace, str]:
+    """Classes of the answers, and a checksum of all that decides them."""
     folder, checksum = _bundle(model_uri, tracking_uri)
+    kind = (yaml.safe_load((Path(folder) / CONFIG).read_text()) or {}).get("kind")
+    check_support(model_uri, str(kind), support)
+    if kind == FEW_SHOT:
+        labels, checksum = _with_support(checksum, support)
+        assert labels is not None
+        return labels, checksum
     place = object_store.local_path(folder) / LABELS
     if not place.is_file():
         raise CheckpointError(f"{model_uri} is not a segmenter: no {LABELS}", "name a bundle of `train segmenter`")
     return LabelSpace.load(place), checksum
+
+
+def _with_support(checksum: str, support: str) -> tuple[LabelSpace | None, str]:
+    """The support's classes, and the model's checksum with that of its pixels; without support as it is."""
+    if not support:
+        return None, checksum
+    labelled = open_labelled(support, None)
+    digest = hashlib.sha256(json.dumps(labelled.labels.to_dict()).encode())
+    for picture, class_map in labelled:
+        digest.update(picture.tobytes() + class_map.tobytes())
+    return labelled.labels, f"{checksum} {digest.hexdigest()}"

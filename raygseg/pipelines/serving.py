@@ -5,6 +5,7 @@ What each kind takes and gives is stated in `tracking.signatures`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,11 +17,16 @@ from numpy.typing import ArrayLike, NDArray
 from raygseg.bundle import CONFIG, verify_bundle
 from raygseg.errors import CheckpointError, DataError
 from raygseg.interfaces import Generator, PairSampler, Segmenter
+from raygseg.labels import LabelSpace
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from raygseg.methods.panet.network import PrototypeNetwork
+
 BATCH = 16
+VOID = 255
+FEW_SHOT_INPUTS = ("support_pictures", "support_maps", "pictures")
 Parameters = Mapping[str, Any] | None
 
 
@@ -53,6 +59,49 @@ class ServedSegmenter:
         if not (params or {}).get("confidence", False):
             return maps
         return {"label_map": maps, "confidence": np.stack([a.confidence for a in answers]) if answers else empty}
+
+
+class ServedFewShot:
+    """Support pictures with label maps and query pictures -> label maps of the queries.
+
+    The support's features are kept until another support comes.
+    """
+
+    def __init__(self, network: PrototypeNetwork, resolution: int) -> None:
+        self.network, self.resolution = network, resolution
+        self._kept: tuple[str, Segmenter] | None = None
+
+    def predict(self, model_input: Mapping[str, ArrayLike], params: Parameters = None) -> Any:
+        """uint8 label maps [N, H, W] of `pictures`; with `confidence` in params as of `ServedSegmenter`.
+
+        Args:
+            model_input: support_pictures uint8 [S, h, w, 3], support_maps uint8 [S, h, w] (0 background, 1.. the
+                classes, 255 not labelled), pictures uint8 [N, H, W, 3].
+
+        Raises DataError for arrays of other shapes, or a support that shows nothing.
+        """
+        missing = [name for name in FEW_SHOT_INPUTS if name not in model_input]
+        if missing:
+            raise DataError(f"no array '{missing[0]}'", f"give a dict of {', '.join(FEW_SHOT_INPUTS)}")
+        support, maps, pictures = (np.asarray(model_input[name]) for name in FEW_SHOT_INPUTS)
+        if support.dtype != np.uint8 or maps.dtype != np.uint8 or maps.shape != support.shape[:3]:
+            raise DataError(
+                f"support_pictures {support.dtype} {list(support.shape)}, support_maps {maps.dtype} {list(maps.shape)}",
+                "give uint8 [S, h, w, 3] and uint8 [S, h, w]",
+            )
+        return ServedSegmenter(self._segmenter(support, maps)).predict(pictures, params)
+
+    def _segmenter(self, support: NDArray[np.uint8], maps: NDArray[np.uint8]) -> Segmenter:
+        from raygseg.methods.panet.segmenter import with_support
+
+        key = hashlib.sha256(repr(support.shape).encode() + support.tobytes() + maps.tobytes()).hexdigest()
+        if self._kept is None or self._kept[0] != key:
+            known = maps[maps != VOID]
+            names = ("background", *(f"class {i + 1}" for i in range(int(known.max(initial=0)))))
+            labels = LabelSpace(names, void=VOID)
+            made = with_support(self.network, list(zip(support, maps, strict=True)), labels, self.resolution)
+            self._kept = key, made
+        return self._kept[1]
 
 
 class ServedSampler:
@@ -108,11 +157,15 @@ def _load_pyfunc(data_path: str, model_config: Mapping[str, Any] | None = None) 
     kind = (yaml.safe_load(file.read_text()) or {}).get("kind")
     if kind == "segmenter":
         return ServedSegmenter(kinds.load_segmenter(data_path))
+    if kind == "few-shot":
+        return ServedFewShot(*kinds.load_few_shot(data_path))
     if kind == "sampler":
         return ServedSampler(kinds.load_sampler(data_path))
     if kind == "generator":
         return ServedGenerator(kinds.load_generator(data_path))
-    raise CheckpointError(f"{file}: kind '{kind}' cannot be served", "serve a segmenter, sampler or generator")
+    raise CheckpointError(
+        f"{file}: kind '{kind}' cannot be served", "serve a segmenter, few-shot network, sampler or generator"
+    )
 
 
 def _seeds(model_input: ArrayLike) -> list[int]:

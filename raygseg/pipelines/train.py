@@ -34,7 +34,7 @@ from raygseg.tracking.hooks import TrackingHook
 Progress = Callable[[str, float, float, Mapping[str, float]], None]  # (stage, done, total, facts)
 FACTORY = "raygseg.pipelines.kinds:make_training"
 STAGE = "train"
-# A GAN's losses say nothing about its pictures.
+# A GAN's losses say nothing about its pictures; PANet's are those of a few episodes, and its last weights are used.
 BEST_BY = {"head": "loss", "backbone-head": "loss", "segmenter": "loss"}
 
 
@@ -250,5 +250,5 @@ def data_sources(config: Run) -> dict[str, str]:
     """What the run learns from, by role."""
     plain = config.model_dump(mode="json")
     roles = {"pictures": plain.get("data", {}).get("source", "")} if isinstance(plain.get("data"), dict) else {}
-    roles |= {role: plain.get(role, "") for role in ("generator", "samples", "pairs", "labelled")}
+    roles |= {role: plain.get(role, "") for role in ("generator", "samples", "pairs", "labelled", "data")}
     return {role: str(source) for role, source in roles.items() if isinstance(source, str) and source}

@@ -13,8 +13,10 @@ from typing import Any
 from raygseg.bundle import Bundle
 from raygseg.labels import LabelSpace
 
+_TITLES = {"few-shot": "few-shot network"}  # where the kind alone is no noun
 _WHAT = {
     "segmenter": "Gives every pixel of a picture its part class.",
+    "few-shot": "Segments pictures by the classes of a few labelled ones that are given with them: a support set.",
     "sampler": "Makes pictures with label maps out of seeds: the same seed gives the same pair anywhere.",
     "generator": "Makes pictures out of seeds: the same seed gives the same picture anywhere.",
 }
@@ -23,6 +25,11 @@ _LIMITS = {
         "Trained on one kind of object; pictures of anything else get an answer too, and it means nothing.",
         "Pictures are brought to the training resolution and the answer is brought back: finer parts are lost.",
         "Figures hold for the data named above; measure on your own pictures before relying on it.",
+    ),
+    "few-shot": (
+        "One prototype a class: classes whose looks differ within a picture, and small ones, are found poorly.",
+        "Pictures are brought to the training resolution and the answer is brought back: finer parts are lost.",
+        "How well a class is found depends on the support pictures; measure with `raygseg episodes`.",
     ),
     "sampler": (
         "Pairs are as varied as the generator's training pictures and no more.",
@@ -39,7 +46,7 @@ def model_card(name: str, bundle: Bundle) -> str:
     """Markdown: what it is, data and fingerprints, labels, figures, how to use it, limits, licence."""
     facts = bundle.facts
     parts = [
-        f"# {name}: a {bundle.kind}",
+        f"# {name}: a {_TITLES.get(bundle.kind, bundle.kind)}",
         _what(bundle),
         _data(facts),
         _labels(bundle.labels, facts.get("per_class") or {}),
@@ -60,7 +67,8 @@ def _what(bundle: Bundle) -> str:
     if resolution:
         lines.append(f"- Resolution: {resolution} px")
     if bundle.facts.get("nimg"):
-        lines.append(f"- Pictures seen in training: {int(bundle.facts['nimg']):,}")
+        seen = "Episodes" if bundle.kind == "few-shot" else "Pictures"
+        lines.append(f"- {seen} seen in training: {int(bundle.facts['nimg']):,}")
     if bundle.facts.get("command"):
         lines.append(f"- Trained by: `{bundle.facts['command']}`")
     for key, value in bundle.facts.items():
@@ -129,6 +137,8 @@ def _usage(name: str, kind: str) -> str:
     python = {
         "segmenter": f'segmenter = raygseg.load_segmenter("{uri}")\n'
         "answers = segmenter.predict([picture])  # uint8 [H, W, 3]; answers[0].label_map, answers[0].confidence",
+        "few-shot": f'segmenter = raygseg.load_segmenter("{uri}", support="LABELLED")  # images/, masks/, labels.json\n'
+        "answers = segmenter.predict([picture])  # uint8 [H, W, 3]; answers[0].label_map, answers[0].confidence",
         "sampler": f'sampler = raygseg.load_sampler("{uri}")\n'
         "pairs = sampler.sample([0, 1, 2])  # images, probabilities, scores",
         "generator": f'generator = raygseg.load_generator("{uri}")\n'
@@ -136,11 +146,13 @@ def _usage(name: str, kind: str) -> str:
     }.get(kind)
     command = {
         "segmenter": f"raygseg segment {uri} PICTURES --output PARTS",
+        "few-shot": f"raygseg segment {uri} PICTURES --support LABELLED --output PARTS",
         "sampler": f"raygseg generate name=pairs sampler={uri} num_pairs=1000 output=PAIRS",
         "generator": f"raygseg sample {uri} --count 10 --output TO_LABEL",
     }.get(kind)
     serving = {
         "segmenter": "uint8 pictures [N, H, W, 3] -> uint8 label maps [N, H, W]",
+        "few-shot": "{support_pictures, support_maps, pictures} -> uint8 label maps [N, H, W]",
         "sampler": "int64 seeds [N] -> {image, mask, score}",
         "generator": "int64 seeds [N] -> uint8 pictures [N, R, R, 3]",
     }.get(kind)

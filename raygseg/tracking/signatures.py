@@ -2,6 +2,8 @@
 
     segmenter   uint8 pictures [N, H, W, 3] -> uint8 label maps [N, H, W]; with params={"confidence": True} a
                 dict of `label_map` and `confidence` (uint8, 255 times the chosen class's probability)
+    few-shot    dict of `support_pictures` uint8 [S, h, w, 3], `support_maps` uint8 [S, h, w] (0 background, 1.. the
+                classes, 255 not labelled) and `pictures` uint8 [N, H, W, 3] -> label maps as of a segmenter
     sampler     int64 seeds [N] -> dict of `image` uint8 [N, R, R, 3], `mask` uint8 [N, R, R], `score` float32 [N]
     generator   int64 seeds [N] -> uint8 pictures [N, R, R, 3]; params={"truncation_psi": 0.7}
 
@@ -21,7 +23,7 @@ from raygseg.errors import RegistryError
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
-KINDS = ("segmenter", "sampler", "generator")
+KINDS = ("segmenter", "few-shot", "sampler", "generator")
 _REQUIRED = ("numpy", "torch", "safetensors", "PyYAML", "pydantic", "Pillow")
 
 
@@ -35,6 +37,14 @@ def signature(kind: str) -> ModelSignature:
     if kind == "segmenter":
         maps = Schema([TensorSpec(byte, (-1, -1, -1))])
         return ModelSignature(pictures, maps, ParamSchema([ParamSpec("confidence", DataType.boolean, False)]))
+    if kind == "few-shot":
+        asked = [
+            TensorSpec(byte, (-1, -1, -1, 3), "support_pictures"),
+            TensorSpec(byte, (-1, -1, -1), "support_maps"),
+            TensorSpec(byte, (-1, -1, -1, 3), "pictures"),
+        ]
+        maps = Schema([TensorSpec(byte, (-1, -1, -1))])
+        return ModelSignature(Schema(asked), maps, ParamSchema([ParamSpec("confidence", DataType.boolean, False)]))
     if kind == "sampler":
         pairs = [
             TensorSpec(byte, (-1, -1, -1, 3), "image"),

@@ -25,6 +25,7 @@ from raygseg.errors import MissingEnvironmentError
 
 VARIABLE = "RAYGSEG_PEERS"
 NVIDIA_ADA, NVIDIA_3, ROSINALITY = "stylegan2-ada-pytorch", "stylegan3", "stylegan2-pytorch"
+PANET = "PANet"
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -33,7 +34,7 @@ def peer_folder(name: str) -> Path:
     root = os.environ.get(VARIABLE, "")
     if not root:
         raise MissingEnvironmentError(
-            f"{VARIABLE} is not set", f"set it to a folder with checkouts of {NVIDIA_ADA}, {NVIDIA_3} and {ROSINALITY}"
+            f"{VARIABLE} is not set", f"set it to a folder with a checkout of {name}, and of others to compare with"
         )
     folder = Path(root) / name
     if not folder.is_dir():

@@ -73,6 +73,16 @@ def load_vgg16(
     path: str | Path, depth: int = 5, resolution: int = 256, precision: Literal["fp32", "bf16"] = "fp32"
 ) -> VGG16Features:
     """Read the weights file into a frozen network; raises MissingEnvironmentError or CheckpointError naming it."""
+    network = VGG16Features(depth, resolution, precision)
+    read_weights(network, path)
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def read_weights(network: nn.Module, path: str | Path) -> None:
+    """Fill a network that has VGG-16's names from its file; the tensors that it does not have are left out.
+
+    Raises MissingEnvironmentError where there is no file, CheckpointError for one of another network.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -80,7 +90,6 @@ def load_vgg16(
         raise MissingEnvironmentError(
             f"{path}: the VGG-16 weights are not there", "set RAYGSEG_DATA to the folder of the data sets"
         )
-    network = VGG16Features(depth, resolution, precision)
     names = set(network.state_dict())
     try:
         network.load_state_dict({k: v.float() for k, v in load_file(path).items() if k in names})
@@ -88,4 +97,3 @@ def load_vgg16(
         raise CheckpointError(
             f"{path}: not VGG-16 features ({str(error).splitlines()[0]})", "fetch the file again"
         ) from error
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,1 @@
+"""PANet: few-shot segmentation by prototypes (Wang et al. 2019)."""

@@ -1,0 +1,363 @@
+"""Score a few-shot network on episodes of classes that it has not seen (PANet spec 1.8, 1.10, 1.11).
+
+The episodes of a fold are drawn once and stored; every network is asked the same ones. Every figure comes with the
+name of its protocol and the digests of its episodes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raygseg.config.episodes import EpisodesConfig, MarkStyle
+from raygseg.data import object_store
+from raygseg.data.episodes.draws import EpisodeList, draw_episodes
+from raygseg.data.episodes.folds import fold_classes
+from raygseg.data.episodes.index import ClassIndex
+from raygseg.data.episodes.reading import Annotate, Mask
+from raygseg.data.episodes.sources import read_class_index
+from raygseg.data.episodes.training import evaluation_index, split_in_words
+from raygseg.errors import DataError
+from raygseg.metrics.episodes import RunScores, class_counts, run_scores
+from raygseg.pipelines import run_folder
+from raygseg.pipelines.episode_store import EpisodeStore, ListCounts, gathered, list_name
+
+if TYPE_CHECKING:
+    from raygseg.distributed.episode_worker import EpisodeAnswer, EpisodeJob, EpisodeWorker
+    from raygseg.methods.panet.network import PrototypeNetwork
+
+Progress = Callable[..., None]  # (stage, done, total, facts)
+IN_PROCESS_EPISODES = 200  # up to here starting a cluster costs more than it saves
+
+
+@dataclass(frozen=True)
+class EpisodesResult:
+    """What `score_episodes` found and wrote.
+
+    Attributes:
+        scores: by number of shots.
+        classes: novel classes that were asked about. counts: by shots, [E, 1 + N, 3] of each run.
+        protocol: in words. episodes: digest of each list, by name.
+        left_out: episodes that could not be read. few: classes with too few pictures.
+        output: the folder. files: what was written there, by purpose.
+    """
+
+    scores: Mapping[int, RunScores]
+    counts: Mapping[int, list[Any]]
+    classes: tuple[str, ...]
+    protocol: str
+    episodes: Mapping[str, str]
+    left_out: int
+    few: tuple[str, ...]
+    output: str
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked in a fold: the lists of episodes, and what they are of.
+
+    Attributes:
+        index: of the pictures that may be shown. classes: of the fold. few: of those, left out for want of pictures.
+    """
+
+    index: ClassIndex
+    classes: tuple[str, ...]
+    few: tuple[str, ...]
+    lists: tuple[EpisodeList, ...]
+    split: str
+
+
+def score_episodes(
+    config: EpisodesConfig,
+    network: PrototypeNetwork | None = None,
+    index: ClassIndex | None = None,
+    progress: Progress | None = None,
+) -> EpisodesResult:
+    """Score `config.model`, or ImageNet features without training, on a fold; what is done before is kept.
+
+    Args:
+        network: used instead of loading `config.model`; then everything runs in this process.
+        index: used instead of opening `config.data`.
+        progress: called as (stage, done, total, facts) in episodes.
+
+    Raises:
+        DataError: no usable pictures, a class with too few, too many unreadable episodes.
+        FingerprintError: the folder holds another evaluation. MissingEnvironmentError: no weights.
+    """
+    place = config.output or run_folder.place_of(config)
+    run_folder.claim(place, config)
+    asked = ask(config, index if index is not None else read_class_index(config.data))
+    here = network is not None or config.runtime.in_process or _few(config)
+    known = network if network is not None else load_network(config.model, config.weights, config.runtime.tracking_uri)
+    store = EpisodeStore(place, network_digest(known))
+    began = time.perf_counter()
+    counted = _counted(config, asked, store, known if here else None, progress)
+    result = _result(config, asked, counted, place)
+    _write(config, result, asked, store.network, time.perf_counter() - began)
+    return result
+
+
+def ask(config: EpisodesConfig, index: ClassIndex) -> Asked:
+    """Draw the lists of a fold. Raises DataError naming classes with too few pictures."""
+    protocol = config.protocol
+    narrowed = evaluation_index(index, protocol)
+    every = fold_classes(index, config.fold, "test", protocol.coco_order)
+    counts = narrowed.counts()
+    few = tuple(name for name in every if counts[name] < config.min_pictures)
+    classes = tuple(name for name in every if name not in few)
+    if not classes:
+        raise DataError(f"fold {config.fold}: no class has {config.min_pictures} pictures", "lower min_pictures")
+    shape = (config.ways, config.queries, config.episodes, config.seed, config.fold)
+    lists = [
+        draw_episodes(narrowed, classes, shape[0], shots, *shape[1:], run, protocol.distinct)
+        for shots in config.shots
+        for run in range(config.runs)
+    ]
+    return Asked(narrowed, classes, few, tuple(lists), split_in_words(index, protocol))
+
+
+# --- networks and marks --------------------------------------------------------------------------
+
+
+def load_network(model: str, weights: str, tracking_uri: str = "", device: str = "cpu") -> PrototypeNetwork:
+    """The network of a bundle; without one, VGG-16 as ImageNet left it.
+
+    Raises MissingEnvironmentError or CheckpointError naming the file.
+    """
+    from raygseg.methods.panet.network import network_from, pretrained_network
+
+    if not model:
+        return pretrained_network("vgg16", weights).to(device)
+    from raygseg.bundle import read_bundle
+    from raygseg.tracking.retrieval import resolve
+
+    return network_from(read_bundle(resolve(model, tracking_uri)), device)
+
+
+def network_digest(network: PrototypeNetwork) -> str:
+    """16 digits over the weights and what is done with them."""
+    digest = hashlib.sha256(json.dumps(getattr(network, "build", {}), sort_keys=True).encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Marking:
+    """A style of weak labels as something that reads a mask."""
+
+    style: MarkStyle
+
+    def __call__(self, mask: Mask, ignore: Mask, rng: np.random.Generator) -> tuple[Mask, Mask]:
+        from raygseg.data.weak_annotations import annotate
+
+        marks = annotate(mask, self.style, rng, ignore)
+        return marks.fore, marks.back
+
+
+@dataclass(frozen=True)
+class WorkerMaker:
+    """Makes the worker of an evaluation in any process."""
+
+    config: EpisodesConfig
+    index: ClassIndex
+    lists: tuple[EpisodeList, ...]
+
+    def __call__(self, device: str, network: PrototypeNetwork | None = None) -> EpisodeWorker:
+        from raygseg.distributed.episode_worker import EpisodeSettings, EpisodeWorker
+
+        config = self.config
+        if network is None:
+            network = load_network(config.model, config.weights, config.runtime.tracking_uri, device)
+        annotate: Annotate | None = None if config.marks == "mask" else Marking(config.marks)
+        settings = EpisodeSettings(
+            config.resolution, config.protocol, annotate, config.seed, config.precision, config.memory_mb << 20, device
+        )
+        return EpisodeWorker(network, self.index, self.lists, settings)
+
+
+# --- counting ------------------------------------------------------------------------------------
+
+
+def _few(config: EpisodesConfig) -> bool:
+    return config.actors == 0 and config.episodes * config.runs * len(config.shots) <= IN_PROCESS_EPISODES
+
+
+def _counted(
+    config: EpisodesConfig,
+    asked: Asked,
+    store: EpisodeStore,
+    network: PrototypeNetwork | None,
+    progress: Progress | None,
+) -> list[ListCounts]:
+    """Counts of every list, from the store where they are there."""
+    from raygseg.distributed.episode_worker import episode_tasks
+
+    for episodes in asked.lists:
+        store.keep_list(episodes)
+    known = {episodes.digest: store.counts(episodes) for episodes in asked.lists}
+    missing = tuple(episodes for episodes in asked.lists if known[episodes.digest] is None)
+    tasks = episode_tasks(missing, config.batch_size)
+    total = sum(len(job.numbers) for task in tasks for job in task)
+    answers: list[EpisodeAnswer] = []
+    for part in _answered(config, WorkerMaker(config, asked.index, missing), tasks, store, network):
+        answers += part
+        if progress is not None:
+            progress("episodes", len(answers), total, {})
+    for which, episodes in enumerate(missing):
+        counts = gathered(episodes, which, answers)
+        _check_left_out(config, episodes, counts)
+        store.keep_counts(episodes, counts)
+        known[episodes.digest] = counts
+    store.forget_answers()
+    return [counts for counts in known.values() if counts is not None]
+
+
+def _answered(
+    config: EpisodesConfig,
+    make: WorkerMaker,
+    tasks: Sequence[Sequence[EpisodeJob]],
+    store: EpisodeStore,
+    network: PrototypeNetwork | None,
+) -> Iterator[list[EpisodeAnswer]]:
+    """Answers task by task; those of an earlier start first."""
+    todo = []
+    for task in tasks:
+        stored = store.answers(task, make.lists)
+        if stored is None:
+            todo.append(task)
+        else:
+            yield stored
+    for task, found in zip(todo, _worked(config, make, todo, network), strict=True):
+        store.keep_answers(task, make.lists, found)
+        yield found
+
+
+def _worked(
+    config: EpisodesConfig,
+    make: WorkerMaker,
+    tasks: Sequence[Sequence[EpisodeJob]],
+    network: PrototypeNetwork | None,
+) -> Iterator[list[EpisodeAnswer]]:
+    if not tasks:
+        return
+    if network is not None:
+        from raygseg.pipelines.segment import usable_device
+
+        device = usable_device(config.runtime.device)
+        worker = make(device, network.to(device))
+        for task in tasks:
+            yield [answer for job in task for answer in worker(job)]
+        return
+    from raygseg.distributed.actor_pool import ActorPool
+    from raygseg.distributed.episodes import score_with_actors
+
+    pool = ActorPool.on(config.runtime.device, config.actors, config.runtime.threads, config.runtime.max_failures)
+    answers = score_with_actors(tasks, make, pool)
+    for task in tasks:
+        yield [next(answers) for job in task for _ in job.numbers]
+
+
+def _check_left_out(config: EpisodesConfig, episodes: EpisodeList, counts: ListCounts) -> None:
+    """Raise DataError where unreadable pictures cost more episodes than allowed."""
+    lost = counts.left_out
+    if len(lost) > config.max_bad_fraction * len(episodes):
+        first = "; ".join(sorted(set(lost.values()))[:3])
+        raise DataError(
+            f"{len(lost)} of {len(episodes)} episodes of {list_name(episodes)} cannot be read, e.g. {first}",
+            f"mend the pictures, or raise max_bad_fraction (now {config.max_bad_fraction:g})",
+        )
+
+
+# --- scores --------------------------------------------------------------------------------------
+
+
+def _result(config: EpisodesConfig, asked: Asked, counted: Sequence[ListCounts], place: str) -> EpisodesResult:
+    positions = [asked.index.position(name) for name in asked.classes]
+    place_of = np.full(len(asked.index.classes), -1, np.int64)
+    place_of[positions] = np.arange(len(positions))
+    by_shots: dict[int, list[Any]] = {}
+    for episodes, counts in zip(asked.lists, counted, strict=True):
+        ways = place_of[episodes.rows[:, : episodes.ways]]
+        kept = class_counts(counts.confusions, ways, len(positions), config.protocol.false_positives)
+        by_shots.setdefault(episodes.shots, []).append(kept)
+    scores = {shots: run_scores(runs, config.bootstrap, config.seed) for shots, runs in by_shots.items()}
+    names = {"scores": "scores.json", "table": "table.md"}
+    return EpisodesResult(
+        scores,
+        by_shots,
+        asked.classes,
+        config.protocol.described(),
+        {list_name(x): x.digest for x in asked.lists},
+        sum(len(counts.left_out) for counts in counted),
+        asked.few,
+        place,
+        {purpose: object_store.join(place, name) for purpose, name in names.items()},
+    )
+
+
+def _write(config: EpisodesConfig, result: EpisodesResult, asked: Asked, network: str, seconds: float) -> None:
+    """scores.json and table.md."""
+    record = {
+        "name": config.name,
+        "model": config.model or "VGG-16 as ImageNet left it, no training",
+        "network": network,
+        "data": config.data,
+        "index": asked.index.fingerprint,
+        "protocol": result.protocol,
+        "split": asked.split,
+        "fold": config.fold,
+        "ways": config.ways,
+        "marks": config.marks,
+        "resolution": config.resolution,
+        "episodes": dict(result.episodes),
+        "episodes_a_run": config.episodes,
+        "left_out": result.left_out,
+        "classes_with_too_few_pictures": list(result.few),
+        "seconds": round(seconds, 1),
+        "scores": {str(shots): score_values(scores, result.classes) for shots, scores in result.scores.items()},
+    }
+    object_store.write_bytes(result.files["scores"], (json.dumps(record, indent=1) + "\n").encode())
+    object_store.write_bytes(result.files["table"], markdown(config, result, asked.split).encode())
+
+
+def score_values(scores: RunScores, classes: Sequence[str]) -> dict[str, Any]:
+    """Plain values of a run's scores; an absent class is null."""
+    return {
+        "miou": scores.mean["miou"],
+        "binary_iou": scores.mean["binary_iou"],
+        "std": dict(scores.std),
+        "by_run": dict(scores.by_run),
+        "interval": {name: list(ends) for name, ends in scores.interval.items()},
+        "class_iou": {n: None if np.isnan(v) else float(v) for n, v in zip(classes, scores.class_iou, strict=True)},
+    }
+
+
+def markdown(config: EpisodesConfig, result: EpisodesResult, split: str) -> str:
+    """One row a number of shots, in per cent, under the protocol that they hold for."""
+    digests = ", ".join(f"{name} {digest}" for name, digest in result.episodes.items())
+    lines = [
+        f"Protocol {result.protocol}; test pictures: {split}; fold {config.fold}, {config.ways} way, marks:"
+        f" {config.marks}, {config.resolution} px, {config.runs} x {config.episodes} episodes ({digests}).",
+        "",
+        "| shots | mean-IoU | +- over runs | 95 % | binary-IoU | " + " | ".join(result.classes) + " |",
+        "|---" * (5 + len(result.classes)) + "|",
+    ]
+    for shots, scores in result.scores.items():
+        ends = scores.interval.get("miou")
+        interval = f"{100 * ends[0]:.1f}-{100 * ends[1]:.1f}" if ends else "-"
+        parts = " | ".join("-" if np.isnan(v) else f"{100 * v:.1f}" for v in scores.class_iou)
+        mean, std = scores.mean, scores.std
+        lines.append(
+            f"| {shots} | {100 * mean['miou']:.1f} | {100 * std['miou']:.1f} | {interval} |"
+            f" {100 * mean['binary_iou']:.1f} | {parts} |"
+        )
+    return "\n".join(lines) + "\n"
