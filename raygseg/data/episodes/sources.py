@@ -9,7 +9,7 @@ PICTURES?annotations=FILE.json       COCO
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -27,6 +27,7 @@ from raygseg.data.preparation.findings import UnusableError
 from raygseg.data.preparation.listing import Item, Listing, join_item, of_split
 from raygseg.data.preparation.pascal_part import split_file
 from raygseg.data.preparation.photos import names_in, open_photos
+from raygseg.data.preparation.reading import read_file
 from raygseg.data.preparation.voc import open_voc
 from raygseg.errors import DataError
 from raygseg.labels import LabelSpace
@@ -77,11 +78,7 @@ class ListedPictures:
 
     def picture(self, row: int) -> Picture:
         listing, item = self._rows[row]
-        where = join_item(listing, item)
-        try:
-            return decode_picture(read_bytes(where))
-        except DataError as error:
-            raise DataError(f"{where}: {error.message}", error.hint) from error
+        return _decoded(join_item(listing, item), decode_picture)
 
     def class_map(self, row: int) -> ClassMap:
         listing, item = self._rows[row]
@@ -94,6 +91,15 @@ class ListedPictures:
         if self._void in (None, VOID):
             return class_map
         return np.where(class_map == self._void, VOID, class_map).astype(np.uint8)
+
+
+def _decoded(where: str, decode: Callable[[bytes], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """A picture or mask file. Raises DataError naming it; StorageError where its place cannot be reached."""
+    try:
+        return decode(read_file(where, "unreadable"))
+    except (DataError, UnusableError) as error:
+        said = error.message if isinstance(error, DataError) else str(error)
+        raise DataError(f"{where}: {said}", "mend the file, or take it out of the source") from error
 
 
 def _scanned(
@@ -154,21 +160,13 @@ class IndexedPictures:
         self.names: Sequence[str] = [image for image, _ in files]
 
     def picture(self, row: int) -> Picture:
-        return self._read(self._files[row][0], decode_picture)
+        return _decoded(join(self._place, self._files[row][0]), decode_picture)
 
     def class_map(self, row: int) -> ClassMap:
-        found = self._read(self._files[row][1], decode_mask)
+        found = _decoded(join(self._place, self._files[row][1]), decode_mask)
         if self._void in (None, VOID):
             return found
         return np.where(found == self._void, VOID, found).astype(np.uint8)
-
-    def _read(self, name: str, decode: Any) -> NDArray[np.uint8]:
-        where = join(self._place, name)
-        try:
-            array: NDArray[np.uint8] = decode(read_bytes(where))
-        except DataError as error:
-            raise DataError(f"{where}: {error.message}", error.hint) from error
-        return array
 
 
 def read_index_file(place: str) -> ClassIndex:
