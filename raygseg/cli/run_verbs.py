@@ -1,4 +1,4 @@
-"""The verbs that run a configuration: train, generate, evaluate, compare."""
+"""The verbs that run a configuration: train, generate, evaluate, episodes, compare."""
 
 from __future__ import annotations
 
@@ -64,6 +64,18 @@ by the stated rule.
   raygseg evaluate name=test model=models:/toy-segmenter@champion data='toy://default?count=200&seed=9'
   raygseg evaluate name=test model=runs/toy-segmenter/bundle data=photos/labelled promote=toy-segmenter
 """
+EPISODES_HELP = """Score a few-shot network on classes that it has not seen.
+
+Seeded episodes of a fold: a few labelled pictures of a class, then a picture
+to segment. Mean-IoU and binary-IoU with intervals, under a named protocol.
+Without [cyan]model=[/] the network is VGG-16 as ImageNet left it. What is done is
+kept; more [cyan]runs=[/] or [cyan]shots=[/] add only themselves.
+
+[bold]Examples[/]
+
+  raygseg episodes configs/panet/episodes.yaml data=photos/labelled
+  raygseg episodes configs/panet/episodes.yaml data=VOC2012 model=runs/panet/bundle fold=2 name=fold-2
+"""
 COMPARE_HELP = """Find out which route serves your k labels.
 
 Every arm is trained as long on the same pictures and scored on pictures it has
@@ -80,7 +92,13 @@ What is done is kept; the same command goes on.
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the application."""
-    verbs = ((train, TRAIN_HELP), (generate, GENERATE_HELP), (evaluate, EVALUATE_HELP), (compare, COMPARE_HELP))
+    verbs = (
+        (train, TRAIN_HELP),
+        (generate, GENERATE_HELP),
+        (evaluate, EVALUATE_HELP),
+        (episodes, EPISODES_HELP),
+        (compare, COMPARE_HELP),
+    )
     for function, text in verbs:
         app.command(help=text, rich_help_panel=PANEL)(function)
 
@@ -149,6 +167,23 @@ def evaluate(words: Words = None, dry_run: DryRun = False) -> None:
     with Reporter() as progress:
         result = run(config, progress=progress)
     show_facts(f"[bold green]evaluated[/] {config.name}", brief(result))
+
+
+def episodes(words: Words = None, dry_run: DryRun = False) -> None:
+    from raygseg.config.episodes import EpisodesConfig
+
+    config = load(words, "episodes")
+    assert isinstance(config, EpisodesConfig)
+    if dry_run:
+        show_plan(config)
+        return
+    from raygseg.pipelines.episodes import score_episodes, table_rows
+
+    with Reporter() as progress:
+        result = score_episodes(config, progress=progress)
+    show_table(f"novel classes of fold {config.fold}; protocol {result.protocol}", table_rows(result))
+    told = {"episodes": result.episodes, "left out": result.left_out, "too few pictures": list(result.few)}
+    show_facts(f"[bold green]scored[/] {config.name}", {**told, **result.files})
 
 
 def compare(

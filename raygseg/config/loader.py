@@ -150,7 +150,7 @@ def _model(document: Document, expected: str | None, faults: list[Fault]) -> typ
 
 
 def _verb(kind: str) -> str:
-    return kind if kind in ("generate", "evaluate", "compare") else "train"
+    return kind if kind in ("generate", "evaluate", "episodes", "compare") else "train"
 
 
 def _reading_order(fault: Fault) -> tuple[bool, str, int, int]:

@@ -341,23 +341,36 @@ def score_values(scores: RunScores, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def table_rows(result: EpisodesResult) -> list[dict[str, Any]]:
+    """A row a number of shots, for a person; per cent."""
+    rows = []
+    for shots, scores in result.scores.items():
+        ends = scores.interval.get("miou")
+        rows.append(
+            {
+                "shots": shots,
+                "mean-IoU": f"{100 * scores.mean['miou']:.1f}",
+                "over runs": f"+- {100 * scores.std['miou']:.1f}",
+                "95 %": f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}" if ends else "-",
+                "binary-IoU": f"{100 * scores.mean['binary_iou']:.1f}",
+            }
+        )
+    return rows
+
+
 def markdown(config: EpisodesConfig, result: EpisodesResult, split: str) -> str:
     """One row a number of shots, in per cent, under the protocol that they hold for."""
     digests = ", ".join(f"{name} {digest}" for name, digest in result.episodes.items())
+    rows = table_rows(result)
+    heads = [*rows[0], *result.classes]
     lines = [
         f"Protocol {result.protocol}; test pictures: {split}; fold {config.fold}, {config.ways} way, marks:"
         f" {config.marks}, {config.resolution} px, {config.runs} x {config.episodes} episodes ({digests}).",
         "",
-        "| shots | mean-IoU | +- over runs | 95 % | binary-IoU | " + " | ".join(result.classes) + " |",
-        "|---" * (5 + len(result.classes)) + "|",
+        f"| {' | '.join(heads)} |",
+        "|---" * len(heads) + "|",
     ]
-    for shots, scores in result.scores.items():
-        ends = scores.interval.get("miou")
-        interval = f"{100 * ends[0]:.1f}-{100 * ends[1]:.1f}" if ends else "-"
-        parts = " | ".join("-" if np.isnan(v) else f"{100 * v:.1f}" for v in scores.class_iou)
-        mean, std = scores.mean, scores.std
-        lines.append(
-            f"| {shots} | {100 * mean['miou']:.1f} | {100 * std['miou']:.1f} | {interval} |"
-            f" {100 * mean['binary_iou']:.1f} | {parts} |"
-        )
+    for row, scores in zip(rows, result.scores.values(), strict=True):
+        parts = ["-" if np.isnan(v) else f"{100 * v:.1f}" for v in scores.class_iou]
+        lines.append(f"| {' | '.join([*map(str, row.values()), *parts])} |")
     return "\n".join(lines) + "\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from raygseg.config.episodes import EpisodesConfig
 from raygseg.config.panet import PanetConfig
 from raygseg.config.schema import (
     BackboneHeadConfig,
@@ -43,6 +44,8 @@ def plan(config: Run) -> dict[str, Any]:
     if isinstance(config, EvaluateConfig):
         output = config.output or config.runtime.output or f"runs/{config.name}"
         return {"model": config.model, "data": config.data, "output": output}
+    if isinstance(config, EpisodesConfig):
+        return _episodes(config)
     if isinstance(config, CompareConfig):
         return _comparison(config)
     from raygseg.pipelines.train import check_shares, data_sources, total_kimg
@@ -52,6 +55,17 @@ def plan(config: Run) -> dict[str, Any]:
     facts = {**_networks(config), **_steps(config, total_kimg(config)), "data": data_sources(config)}
     places = {"run": folder, "bundle": f"{folder}/bundle", "registered as": config.runtime.register_as or config.name}
     return {**facts, "output": places}
+
+
+def _episodes(config: EpisodesConfig) -> dict[str, Any]:
+    return {
+        "model": config.model or "VGG-16 without training",
+        "data": config.data,
+        "protocol": config.protocol.described(),
+        "episodes": config.episodes * config.runs * len(config.shots),
+        "features in memory": f"{config.memory_mb} MiB a worker",
+        "output": config.output or run_folder.place_of(config),
+    }
 
 
 def _comparison(config: CompareConfig) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_dry_run(file: Path, checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kind = load_config(file).kind
-    verb = kind if kind in ("generate", "evaluate", "compare") else "train"
+    verb = kind if kind in ("generate", "evaluate", "episodes", "compare") else "train"
     assert main([verb, str(file), "--dry-run"]) == 0
     text = capsys.readouterr().out
     assert f"kind: {kind}" in text

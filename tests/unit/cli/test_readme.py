@@ -55,7 +55,7 @@ def test_command_parses_and_dry_runs(command: str, monkeypatch: pytest.MonkeyPat
         (tmp_path / words[0]).parent.mkdir(parents=True)
         stand_in = (ROOT / "configs/toy/segmenter-full.yaml").read_text()
         (tmp_path / words[0]).write_text(stand_in.replace("base: ", f"base: {ROOT}/configs/toy/"))
-    if verb in ("train", "generate", "evaluate", "compare"):
+    if verb in ("train", "generate", "evaluate", "episodes", "compare"):
         assert main([verb, *words, *(["--dry-run"] if "--dry-run" not in words else [])]) == 0
 
 

@@ -26,7 +26,7 @@ def test_file_resolves(path: Path) -> None:
 def test_file_begins_with_its_command(path: Path) -> None:
     head = "".join(line for line in path.read_text().splitlines(True)[:12] if line.startswith("#"))
     kind = load_config(path).kind
-    verb = kind if kind in ("generate", "evaluate", "compare") else "train"
+    verb = kind if kind in ("generate", "evaluate", "episodes", "compare") else "train"
     assert f"raygseg {verb} {path.relative_to(CONFIGS.parent)}" in head
 
 
