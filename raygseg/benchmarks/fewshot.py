@@ -73,8 +73,8 @@ def run(
         output: folder of the cells. data: folder of the data sets; empty: RAYGSEG_DATA. source: the set in it.
         scale: tiny (seconds), small (one fold, 100 episodes) or full (4 folds, 3 runs of 1,000 episodes).
         shots: support pictures, all scored with the same bundle.
-        arms: bundle by arm, with {fold} in its path, beside the arm without training; those that are not there are
-            left open. An arm trained on one fold only has an own path without {fold}.
+        arms: bundle by arm, with {fold} in its path, beside the arm without training; those that are not there, of
+            folds that an arm was not trained for or not yet, are left open.
         folds, episodes, runs, resolution: in place of the scale's.
         weak_fold: fold of the rows with scribbles, boxes and points; -1: none. weak_arm: whose.
         in_process: here, one picture after the other; else by Ray actors (0: one a CPU or GPU).
@@ -86,6 +86,10 @@ def run(
         raise ConfigError(f"scale: there is no '{scale}'", f"use one of: {', '.join(SCALES)}")
     count, times, side, every = SCALES[scale]
     place, bundles = data_folder(data, source), {UNTRAINED: "", **(arms or {})}
+    if lacking := [arm for arm, bundle in bundles.items() if bundle and "{fold}" not in bundle]:
+        raise ConfigError(
+            f"arms: {lacking[0]} has no {{fold}} in its path", "name one bundle a fold: panet-{fold}/bundle"
+        )
     if weak_fold >= 0 and weak_arm not in bundles:
         raise ConfigError(f"weak_arm: there is no arm '{weak_arm}'", f"use one of: {', '.join(bundles)}")
     use_cpu(threads)
@@ -135,11 +139,14 @@ def _scored(cell: Cell, asked: Mapping[str, Any], index: ClassIndex, output: str
 def _table(
     done: Mapping[Cell, EpisodesResult], cells: Sequence[Cell], shots: tuple[int, ...], resamples: int, seed: int
 ) -> dict[str, Any]:
-    """Plain values: a row an arm, style and number of shots, with its gain over no training where both are there."""
+    """Plain values: a row an arm, style and number of shots.
+
+    `gain`: over no training, of weak labels over whole masks; where both are there.
+    """
     rows = []
     for arm, marks in dict.fromkeys((cell.arm, cell.marks) for cell in cells):
-        own = {cell.fold: result for cell, result in done.items() if (cell.arm, cell.marks) == (arm, marks)}
-        rows += [_row(arm, marks, k, own, done, resamples, seed) for k in shots if own]
+        own = {cell: result for cell, result in done.items() if (cell.arm, cell.marks) == (arm, marks)}
+        rows += [_row(k, own, done, resamples, seed) for k in shots if own]
     first = next(iter(done.values()), None)
     return {
         "protocol": first.protocol if first else "",
@@ -151,24 +158,20 @@ def _table(
 
 
 def _row(
-    arm: str,
-    marks: str,
-    shots: int,
-    own: Mapping[int, EpisodesResult],
-    done: Mapping[Cell, EpisodesResult],
-    resamples: int,
-    seed: int,
+    shots: int, own: Mapping[Cell, EpisodesResult], done: Mapping[Cell, EpisodesResult], resamples: int, seed: int
 ) -> dict[str, Any]:
+    """`own`: the cells of one arm and style."""
     folds: dict[str, Any] = {}
-    for fold, result in own.items():
-        scores = result.scores[shots]
-        folds[str(fold)] = _values(scores)
-        base = done.get(Cell(UNTRAINED, fold, "mask", ""))
+    for cell, result in own.items():
+        folds[str(cell.fold)] = values = _values(result.scores[shots])
+        against = (UNTRAINED, cell.fold, "mask") if cell.marks == "mask" else (cell.arm, cell.fold, "mask")
+        base = next((found for other, found in done.items() if other[:3] == against), None)
         if base is not None and base is not result:
             gain = run_difference(result.counts[shots], base.counts[shots], resamples, seed)["miou"]
-            folds[str(fold)]["gain"] = [_rounded(value) for value in gain]
+            values["gain"] = [_rounded(value) for value in gain]
     means = {key: _rounded(float(np.mean([fold[key] for fold in folds.values()]))) for key in ("miou", "binary_iou")}
-    return {"arm": arm, "marks": marks, "shots": shots, "folds": folds, **means}
+    first = next(iter(own))
+    return {"arm": first.arm, "marks": first.marks, "shots": shots, "folds": folds, **means}
 
 
 def _values(scores: RunScores) -> dict[str, Any]:
@@ -201,7 +204,7 @@ def markdown(table: Mapping[str, Any]) -> str:
 
 
 def _shown(fold: Mapping[str, Any] | None) -> str:
-    """`24.1 (22.0 to 26.2)`, and what it gains over no training."""
+    """`24.1 (22.0 to 26.2)`, and the gain with its interval."""
     if fold is None:
         return "-"
     text = f"{100 * fold['miou']:.1f}"

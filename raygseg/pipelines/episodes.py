@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,12 +24,13 @@ from raygseg.data.episodes.index import ClassIndex
 from raygseg.data.episodes.reading import Annotate, Mask
 from raygseg.data.episodes.sources import read_class_index
 from raygseg.data.episodes.training import evaluation_index, split_in_words
-from raygseg.errors import DataError
+from raygseg.errors import ConfigError, DataError
 from raygseg.metrics.episodes import RunScores, class_counts, run_scores
 from raygseg.pipelines import run_folder
 from raygseg.pipelines.episode_store import EpisodeStore, ListCounts, gathered, list_name
 
 if TYPE_CHECKING:
+    from raygseg.bundle import Bundle
     from raygseg.distributed.episode_worker import EpisodeAnswer, EpisodeJob, EpisodeWorker
     from raygseg.methods.panet.network import PrototypeNetwork
 
@@ -89,9 +91,12 @@ def score_episodes(
 
     Raises:
         DataError: no usable pictures, a class with too few, too many unreadable episodes.
+        ConfigError: the model was trained on the classes or pictures that are to test it.
         FingerprintError: the folder holds another evaluation. MissingEnvironmentError: no weights.
     """
     place = config.output or run_folder.place_of(config)
+    if network is None and config.model:
+        check_novel(config, _bundle(config.model, config.runtime.tracking_uri).config)
     run_folder.claim(place, config)
     asked = ask(config, index if index is not None else read_class_index(config.data))
     here = network is not None or config.runtime.in_process or _few(config)
@@ -135,10 +140,34 @@ def load_network(model: str, weights: str, tracking_uri: str = "", device: str =
 
     if not model:
         return pretrained_network("vgg16", weights).to(device)
+    return network_from(_bundle(model, tracking_uri), device)
+
+
+def _bundle(model: str, tracking_uri: str) -> Bundle:
     from raygseg.bundle import read_bundle
     from raygseg.tracking.retrieval import resolve
 
-    return network_from(read_bundle(resolve(model, tracking_uri)), device)
+    return read_bundle(resolve(model, tracking_uri))
+
+
+def check_novel(config: EpisodesConfig, trained: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a network was trained on the classes or pictures of `config.data` that are to test it.
+
+    Args:
+        trained: the configuration in its bundle; one of other data proves nothing and passes.
+    """
+    if trained.get("kind") != "panet" or PurePath(str(trained.get("data"))).name != PurePath(config.data).name:
+        return
+    if trained.get("fold") != config.fold:
+        raise ConfigError(
+            f"fold: {config.model} was trained for fold {trained.get('fold')}, so it knows classes of {config.fold}",
+            f"score it with fold={trained.get('fold')}",
+        )
+    if config.protocol.split == "separate" and dict(trained.get("protocol") or {}).get("split") == "same":
+        raise ConfigError(
+            f"protocol.split: {config.model} was trained on all pictures, those of the test too",
+            "set protocol.split=same, or train with protocol.split=separate",
+        )
 
 
 def network_digest(network: PrototypeNetwork) -> str:
