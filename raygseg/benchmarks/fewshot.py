@@ -22,7 +22,8 @@ from raygseg.engine.process import use_cpu
 from raygseg.errors import ConfigError
 from raygseg.metrics.episodes import RunScores, run_difference
 from raygseg.nn.backbones.catalogue import FILES
-from raygseg.pipelines.episodes import EpisodesResult, score_episodes
+from raygseg.pipelines.episode_scores import EpisodesResult
+from raygseg.pipelines.episodes import score_episodes
 
 UNTRAINED = "no training"
 WEAK = ("scribble", "box", "point")

@@ -177,7 +177,8 @@ def episodes(words: Words = None, dry_run: DryRun = False) -> None:
     if dry_run:
         show_plan(config)
         return
-    from raygseg.pipelines.episodes import score_episodes, table_rows
+    from raygseg.pipelines.episode_scores import table_rows
+    from raygseg.pipelines.episodes import score_episodes
 
     with Reporter() as progress:
         result = score_episodes(config, progress=progress)

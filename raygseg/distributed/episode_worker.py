@@ -143,19 +143,21 @@ class EpisodeWorker:
         self.vectors = TensorCache(settings.memory // VECTOR_SHARE)
         self.vanished = 0
 
-    def __call__(self, job: EpisodeJob) -> Iterator[EpisodeAnswer]:
+    @torch.no_grad()
+    def __call__(self, job: EpisodeJob) -> list[EpisodeAnswer]:
         """One answer an episode, those that cannot be read first."""
         which = self.lists[job.lists]
         read: list[_Read] = []
-        with torch.no_grad():
-            for number in job.numbers:
-                try:
-                    read.append(self._read(which, number))
-                except DataError as error:
-                    yield EpisodeAnswer(job.lists, number, None, error.message)
-            if read:
-                for episode, confusion in zip(read, self._confusions(read), strict=True):
-                    yield EpisodeAnswer(job.lists, episode.number, confusion)
+        answers: list[EpisodeAnswer] = []
+        for number in job.numbers:
+            try:
+                read.append(self._read(which, number))
+            except DataError as error:
+                answers.append(EpisodeAnswer(job.lists, number, None, error.message))
+        if read:
+            for episode, confusion in zip(read, self._confusions(read), strict=True):
+                answers.append(EpisodeAnswer(job.lists, episode.number, confusion))
+        return answers
 
     def picture_features(self, picture: int) -> Tensor:
         """[C, h, w] on the device, from the cache where it is there."""

@@ -16,7 +16,8 @@ from raygseg.config.loader import load_config
 from raygseg.data.episodes.draws import EpisodeList
 from raygseg.data.picture_files import encode_png
 from raygseg.errors import ConfigError, DataError, FingerprintError, MissingEnvironmentError
-from raygseg.pipelines.episodes import EpisodesResult, score_episodes
+from raygseg.pipelines.episode_scores import EpisodesResult
+from raygseg.pipelines.episodes import score_episodes
 from tests.unit.data.episodes.sets import Blocks, blocks
 from tests.unit.tiny_prototypes import TinyPrototypes
 
