@@ -15,7 +15,6 @@ import ray
 from raygseg.distributed import cluster
 from raygseg.distributed.actor_pool import ActorPool
 from raygseg.distributed.episode_worker import EpisodeAnswer, EpisodeJob, EpisodeWorker
-from raygseg.distributed.worker_errors import own_error
 from raygseg.errors import RaygsegError
 
 MakeWorker = Callable[[str], EpisodeWorker]  # from the device
@@ -51,13 +50,8 @@ def score_with_actors(
             max_task_retries=pool.max_failures,
         )
         for row in answers.iter_rows():
-            for lists, number, confusion, reason in json.loads(row["answers"]):
-                counted = None if confusion is None else np.array(confusion, np.int64)
-                yield EpisodeAnswer(lists, number, counted, reason)
+            yield from _answers(str(row["answers"]))
     except ray.exceptions.RayError as error:
-        own = own_error(error)
-        if own is not None:
-            raise own from error
         last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise RaygsegError(f"the actors that score episodes failed: {last}", "run the same command again") from error
     finally:
@@ -65,19 +59,40 @@ def score_with_actors(
 
 
 class _EpisodeActor:
-    """What one actor runs."""
+    """What one actor runs. Errors meant for users come back as values: Ray would wrap them beyond reading."""
 
     def __init__(self, make_worker: MakeWorker, device: str, threads: int) -> None:
         from raygseg.engine.process import use_cpu
 
         use_cpu(threads)
-        self._worker = make_worker(device)
+        self._failure: RaygsegError | None = None
+        try:
+            self._worker = make_worker(device)
+        except RaygsegError as error:
+            self._failure = error
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
-        return {"answers": [json.dumps(list(self._answers(str(text)))) for text in batch["task"]]}
+        return {"answers": [self._answered(str(text)) for text in batch["task"]]}
 
-    def _answers(self, text: str) -> Iterator[tuple[int, int, Any, str]]:
-        for lists, numbers in json.loads(text):
-            for answer in self._worker(EpisodeJob(lists, tuple(numbers))):
-                counted = None if answer.confusion is None else answer.confusion.tolist()
-                yield answer.lists, answer.number, counted, answer.reason
+    def _answered(self, text: str) -> str:
+        try:
+            if self._failure is not None:
+                raise self._failure
+            found = [a for lists, numbers in json.loads(text) for a in self._worker(EpisodeJob(lists, tuple(numbers)))]
+        except RaygsegError as error:
+            return json.dumps({"error": [type(error).__name__, error.message, error.hint]})
+        counted = [None if answer.confusion is None else answer.confusion.tolist() for answer in found]
+        return json.dumps({"rows": [(a.lists, a.number, c, a.reason) for a, c in zip(found, counted, strict=True)]})
+
+
+def _answers(text: str) -> Iterator[EpisodeAnswer]:
+    """The answers of a task. Raises the error that it reports instead."""
+    from raygseg import errors
+
+    told = json.loads(text)
+    if "error" in told:
+        name, message, hint = told["error"]
+        kind = getattr(errors, name, RaygsegError)
+        raise kind(message, hint)
+    for lists, number, confusion, reason in told["rows"]:
+        yield EpisodeAnswer(lists, number, None if confusion is None else np.array(confusion, np.int64), reason)
