@@ -23,7 +23,8 @@ from raygseg.data.episodes.sources import read_class_index
 from raygseg.engine.process import use_cpu
 from raygseg.nn.backbones.vgg16 import MEAN
 from raygseg.nn.backbones.vgg16_stride8 import load_vgg16_stride8
-from raygseg.pipelines.episodes import Asked, ask
+from raygseg.pipelines.episode_scores import Asked
+from raygseg.pipelines.episodes import ask
 
 VOID = 255
 
