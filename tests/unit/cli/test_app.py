@@ -16,7 +16,19 @@ from raygseg.errors import DataError, MissingEnvironmentError, RaygsegError, Tra
 
 GAN = ["kind=gan", "name=toy", "data.source=pictures", "data.resolution=32", "schedule.total_kimg=1"]
 VERBS = (
-    *("prepare", "train", "generate", "evaluate", "compare", "sample", "project", "segment", "import", "pull"),
+    *(
+        "prepare",
+        "train",
+        "generate",
+        "evaluate",
+        "compare",
+        "submit",
+        "sample",
+        "project",
+        "segment",
+        "import",
+        "pull",
+    ),
     "inspect",
     *("quickstart", "benchmark", "doctor", "config"),
 )
