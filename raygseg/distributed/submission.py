@@ -21,7 +21,7 @@ from ray.job_submission import JobSubmissionClient
 from raygseg.errors import ConfigError, MissingEnvironmentError, RaygsegError
 
 INTERRUPTED = 130
-STARTING_SECONDS = 30.0  # for so long a head may answer that its agent is not up yet (HTTP 500)
+STARTING_SECONDS = 30.0  # for so long a head may answer that its agent is not up yet (HTTP 500), or hang up
 OUTAGE_SECONDS = 60.0  # for so long the head may not answer before following is given up
 TOKEN_HINT = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) to the cluster's token"
 
@@ -65,20 +65,23 @@ class Submitted:
             MissingEnvironmentError: nothing answers there, or it refuses our token.
             ConfigError: a job of that name exists.
         """
+        try:
+            client = JobSubmissionClient(address)
+        except Exception as error:
+            raise explained(error, address) from error
         until, repeated = time.monotonic() + STARTING_SECONDS, False
         while True:
             try:
-                client = JobSubmissionClient(address)
                 client.submit_job(entrypoint=entrypoint, submission_id=job, runtime_env=dict(runtime_env))
+                return cls(client, address, job)
             except Exception as error:
                 if repeated and "already exists" in str(error):  # the answer to our first try was lost
                     return cls(client, address, job)
-                if "status code 50" not in str(error) or time.monotonic() > until:
+                passing = isinstance(error, OSError) or "status code 50" in str(error)
+                if not passing or time.monotonic() > until:
                     raise explained(error, address) from error
                 repeated = True
                 time.sleep(1.0)
-                continue
-            return cls(client, address, job)
 
     def follow(self, write: Callable[[str], None], stop: Callable[[], bool], on_stop: Callable[[], None]) -> Outcome:
         """Write the job's log as it comes, until the job has ended.

@@ -71,6 +71,38 @@ def test_a_head_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
         follow(Cluster([[] for _ in range(9)], JobStatus.RUNNING, None, outages=99))
 
 
+class Starting:
+    """A head that hangs up or has no agent yet, `troubles` in turn, and takes the job after that."""
+
+    troubles: list[Exception] = []
+
+    def __init__(self, _: str) -> None:
+        self.tries = 0
+
+    def submit_job(self, **_: object) -> None:
+        self.tries += 1
+        if self.troubles:
+            raise self.troubles.pop(0)
+
+
+def test_a_cluster_that_has_just_started_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission, "JobSubmissionClient", Starting)
+    monkeypatch.setattr(submission.time, "sleep", lambda _: None)
+    Starting.troubles = [
+        RuntimeError("Request failed with status code 500: No available agent."),
+        ConnectionResetError("gone"),
+        RuntimeError("Request failed with status code 400: job x already exists"),  # our own, from the lost answer
+    ]
+    assert Submitted.submit("http://h", "x", "true", {}).job == "x"
+    Starting.troubles = [RuntimeError("Request failed with status code 400: job x already exists")]
+    with pytest.raises(ConfigError, match="of this name"):
+        Submitted.submit("http://h", "x", "true", {})
+    monkeypatch.setattr(submission, "STARTING_SECONDS", -1.0)
+    Starting.troubles = [ConnectionResetError("gone")]
+    with pytest.raises(MissingEnvironmentError, match="nothing answers"):
+        Submitted.submit("http://h", "x", "true", {})
+
+
 def test_exit_codes_without_a_driver() -> None:
     assert exit_code(JobStatus.FAILED, None) == 1
     assert exit_code(JobStatus.SUCCEEDED, None) == 0
