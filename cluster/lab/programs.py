@@ -15,9 +15,8 @@ BUCKET = "lab"
 GCS, DASHBOARD, S3_PORT, MLFLOW_PORT = 6379, 8265, 8333, 5000
 _KEPT = ("LANG", "LC_ALL", "TZ", "TERM", "USER", "RAYGSEG_DATA", "LD_LIBRARY_PATH")
 # Deaths are seen within seconds, as a rehearsal wants it; Ray's own are made for large clusters. The caller's
-# RAY_health_check_* and RAY_raylet_* win: on a machine that is busy otherwise, a slow host is not a dead one.
+# RAY_health_check_* and RAY_agent_* win: on a machine that is busy otherwise, a slow host is not a dead one.
 _HEALTH = {
-    "RAY_raylet_start_wait_time_s": "120",
     "RAY_health_check_initial_delay_ms": "2000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "1000",
@@ -81,7 +80,7 @@ def ray_environment(lab: Lab, host: str) -> dict[str, str]:
     """The environment of head, workers and therefore of every job."""
     jobs = {"RAY_JOB_STOP_WAIT_TIME_S": "60", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25"}
     cards = {"GLOO_SOCKET_IFNAME": "eth0", "NCCL_SOCKET_IFNAME": "eth0"} if lab.separate else {}
-    own = {n: v for n, v in os.environ.items() if n.startswith(("RAY_health_check_", "RAY_raylet_"))}
+    own = {n: v for n, v in os.environ.items() if n.startswith(("RAY_health_check_", "RAY_agent_"))}
     return {**plain_environment(lab, host), **user_environment(lab), **jobs, **cards, **_HEALTH, **own}
 
 

@@ -96,9 +96,8 @@ class Submitted:
         log, asked, answered = _Tail(self._client, self.job), False, time.monotonic()
         while True:
             write(log.read(0.25))
-            if stop() and not asked:
+            if stop() and not asked and self._stop():
                 asked = True
-                self._client.stop_job(self.job)
                 on_stop()
             if not log.ended:
                 continue
@@ -113,6 +112,14 @@ class Submitted:
                 return outcome
             time.sleep(0.5)
             log.again()
+
+    def _stop(self) -> bool:
+        """Tell the job to stop; False where the head did not hear it, and is to be told again."""
+        try:
+            self._client.stop_job(self.job)
+        except (OSError, RuntimeError):
+            return False
+        return True
 
     def outcome(self) -> Outcome | None:
         """None while the job runs."""

@@ -18,7 +18,7 @@ class Cluster:
 
     def __init__(self, attempts: list[list[str]], status: JobStatus, code: int | None, outages: int = 0) -> None:
         self.attempts, self.status, self.code, self.outages = attempts, status, code, outages
-        self.stopped = 0
+        self.stopped, self.deaf = 0, 0
 
     async def tail_job_logs(self, _: str) -> AsyncIterator[str]:
         for piece in self.attempts.pop(0):
@@ -32,6 +32,9 @@ class Cluster:
         return SimpleNamespace(status=status, driver_exit_code=self.code, message="it\nfailed")
 
     def stop_job(self, _: str) -> None:
+        if self.deaf:
+            self.deaf -= 1
+            raise ConnectionError("gone")
         self.stopped += 1
 
 
@@ -60,6 +63,7 @@ def test_a_lost_connection_repeats_nothing() -> None:
 
 def test_a_stop_is_passed_on_once_and_followed_to_the_end() -> None:
     cluster = Cluster([["saving\n"], ["saving\n", "saved\n"]], JobStatus.STOPPED, None)
+    cluster.deaf = 1
     log, outcome, told = follow(cluster, stop=True)
     assert (log, cluster.stopped, told) == ("saving\nsaved\n", 1, 1)
     assert (outcome.status, outcome.exit_code) == ("STOPPED", 130)
