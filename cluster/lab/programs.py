@@ -22,6 +22,16 @@ _HEALTH = {
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "5",
 }
+# Every host's own, so that a firewall could be rehearsed too. Given, a raylet does not wait for its agents to choose
+# theirs, which it does for 15 s at most: too few on a busy machine.
+_PORTS = {
+    "node-manager-port": 52361,
+    "object-manager-port": 52362,
+    "dashboard-agent-listen-port": 52365,
+    "dashboard-agent-grpc-port": 52366,
+    "metrics-export-port": 52367,
+    "runtime-env-agent-port": 52368,
+}
 # A node that the head has given up ends itself; as a supervised service it comes back by itself.
 _SUPERVISED = 'while true; do "$@" || true; ray stop --force >/dev/null 2>&1 || true; sleep 2; done'
 
@@ -97,6 +107,7 @@ def _ray(lab: Lab, host: str) -> list[str]:
     own = lab.address(host)
     words = [program("ray"), "start", "--block", f"--node-ip-address={own}", "--disable-usage-stats"]
     words += ["--object-store-memory=200000000", "--labels", f"host={host}"]
+    words += [f"--{name}={port}" for name, port in _PORTS.items()]
     if host == HEAD:
         # No CPU: what trains must not die with the head. `head` is what drivers of sweeps hold.
         ports = [f"--port={GCS}", f"--dashboard-port={DASHBOARD}", f"--dashboard-host={own}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,8 +13,6 @@ from raygseg.cli.run_verbs import TRAINED_KINDS, load
 from raygseg.errors import ConfigError
 
 if TYPE_CHECKING:
-    import click
-
     from raygseg.config.sections import Run
     from raygseg.pipelines.submit import Prepared, Request
 
@@ -85,13 +84,13 @@ def submit(
         raise typer.Exit(code)
 
 
-def request_of(group: click.Command, verb: str, words: list[str]) -> Request:
+def request_of(group: Any, verb: str, words: list[str]) -> Request:
     """The words checked as the verb itself would check them. Raises ConfigError, or click's usage errors."""
     from raygseg.pipelines.submit import Request
 
     if verb not in SUBMITTED:
         raise ConfigError(f"'{verb}' is not run on a cluster", f"use one of {', '.join(SUBMITTED)}")
-    command: click.Command = group.commands[verb]  # type: ignore[attr-defined]
+    command = group.commands[verb]  # of click, or of the copy that typer carries
     parameters = dict(command.make_context(verb, list(words)).params)
     if verb not in CONFIGURED:
         output = parameters.pop("output", None)
@@ -100,7 +99,7 @@ def request_of(group: click.Command, verb: str, words: list[str]) -> Request:
     given = list(parameters["words"] or ())
     config = load(given, None if verb == "train" else verb)
     _check(config, verb)
-    file = given[0] if given and ("=" not in given[0] or (given[0] in words and _is_file(given[0]))) else ""
+    file = given[0] if given and ("=" not in given[0] or Path(given[0]).is_file()) else ""
     return Request(verb, words, config.model_dump(mode="json"), file, _outputs(config))
 
 
@@ -133,12 +132,6 @@ def _settings(parameters: dict[str, Any]) -> dict[str, Any]:
             name, equals, text = str(item).partition("=")
             settings[name if equals and name.isidentifier() else key] = text if equals else str(item)
     return settings
-
-
-def _is_file(word: str) -> bool:
-    from pathlib import Path
-
-    return Path(word).is_file()
 
 
 def _show(prepared: Prepared) -> None:
