@@ -143,11 +143,13 @@ def status(arguments: argparse.Namespace) -> int:
     found, well = probe(lab), True
     for host in lab.names:
         answers = found[host] if host in found else found["nodes"].get(host) == "ALIVE"
-        word = "answers" if answers else "does not answer"
+        faults = [] if answers else ["does not answer"]
         if lab.separate:
-            word += "" if lab.process(host) else ", dead"
-            word += ", cut off" if fabric.is_cut(host) else ""
-        well = well and answers
+            faults += [] if lab.process(host) else ["dead"]
+            faults += ["cut off"] if fabric.is_cut(host) else []
+        # Ray's head says so for a while of a host that is gone.
+        word = "answers" if not faults else ", ".join(faults) + (" (Ray counts on it still)" if answers else "")
+        well = well and not faults
         sys.stdout.write(f"{host:8} {lab.address(host):12} {word}\n")
     return 0 if well else 1
 

@@ -89,6 +89,7 @@ def desk_environment(lab: Lab) -> dict[str, str]:
 def ray_environment(lab: Lab, host: str) -> dict[str, str]:
     """The environment of head, workers and therefore of every job."""
     jobs = {"RAY_JOB_STOP_WAIT_TIME_S": "60", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25"}
+    jobs |= {"RAY_worker_niceness": "0"}  # as willing to run as whatever else this one machine does
     cards = {"GLOO_SOCKET_IFNAME": "eth0", "NCCL_SOCKET_IFNAME": "eth0"} if lab.separate else {}
     own = {n: v for n, v in os.environ.items() if n.startswith(("RAY_health_check_", "RAY_agent_"))}
     return {**plain_environment(lab, host), **user_environment(lab), **jobs, **cards, **_HEALTH, **own}

@@ -7,6 +7,7 @@ so that its peak memory is its own. What is wanted: plan and resume decision und
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -19,11 +20,13 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+
 from raygseg.benchmarks.support.s3_server import BUCKET, s3_server
 from raygseg.data.object_store import is_s3, join, list_files, put_if_absent, read_bytes
 from raygseg.data.pair_set import PairSet
 from raygseg.data.pairs import pair_schema, table_bytes
-from raygseg.data.shard_stats import ShardStats, empty_stats, shard_stats
+from raygseg.data.shard_stats import shard_stats
 from raygseg.data.shards import PAIRS, Manifest, Shard, complete, plan, write_stats
 from raygseg.errors import DataError, TrainingError
 from raygseg.labels import LabelSpace
@@ -156,17 +159,19 @@ def _put_shard(place: str, shard: Shard) -> None:
     """One shard of empty pictures, by the writer's own way: put unless it is there, then its statistics."""
     import pyarrow as pa
 
-    count = shard.rows
-    empty = pa.array([{"bytes": b"", "path": ""}] * count, pair_schema().field("image").type)
-    maps = pa.array([b"\0\0"] * count, pa.binary())
-    scores, seeds = pa.array([0.5] * count, pa.float32()), pa.array(range(shard.first_row, shard.first_row + count))
-    table = pa.table([empty, empty, maps, maps, scores, seeds.cast(pa.int64())], schema=pair_schema())
+    seeds = pa.array(np.arange(shard.first_row, shard.first_row + shard.rows, dtype=np.int64))
+    table = pa.table([*_empty_columns(shard.rows), seeds], schema=pair_schema())
     content = table_bytes(table)
     put_if_absent(shard.pairs_uri(place), content)
-    write_stats(place, shard, _stats(table, content, shard))
+    stats = shard_stats(table, content, shard.first_row, CLASSES.num_classes, 0.0, "here")
+    write_stats(place, shard, stats)
 
 
-def _stats(table: Any, content: bytes, shard: Shard) -> ShardStats:
-    if not shard.rows:
-        return empty_stats(CLASSES.num_classes)
-    return shard_stats(table, content, shard.first_row, CLASSES.num_classes, 0.0, "here")
+@functools.lru_cache(maxsize=4)
+def _empty_columns(count: int) -> list[Any]:
+    """All columns but the seeds."""
+    import pyarrow as pa
+
+    pictures = pa.array([{"bytes": b"", "path": ""}] * count, pair_schema().field("image").type)
+    maps = pa.array([b"\0\0"] * count, pa.binary())
+    return [pictures, pictures, maps, maps, pa.array(np.full(count, 0.5, dtype=np.float32))]

@@ -38,10 +38,17 @@ def head() -> Iterator[tuple[str, dict[str, str]]]:
     known |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": ""}
     port = free_port()
     address = f"http://127.0.0.1:{port}"
+    # Given, the node does not wait for its agents to choose theirs: 15 s at most, too few on a busy machine.
+    agents = (
+        "dashboard-agent-listen-port",
+        "dashboard-agent-grpc-port",
+        "metrics-export-port",
+        "runtime-env-agent-port",
+    )
     command = [
         "ray", "start", "--head", "--block", "--num-cpus=4", f"--port={free_port()}", f"--dashboard-port={port}",
         f"--ray-client-server-port={free_port()}", "--object-store-memory=100000000", f"--temp-dir={folder}/r",
-        "--node-ip-address=127.0.0.1", "--disable-usage-stats",
+        "--node-ip-address=127.0.0.1", "--disable-usage-stats", *(f"--{name}={free_port()}" for name in agents),
     ]  # fmt: skip
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(command, env=known, stdout=log, stderr=log, cwd=folder, start_new_session=True)
