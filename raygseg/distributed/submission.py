@@ -21,7 +21,7 @@ from ray.job_submission import JobSubmissionClient
 from raygseg.errors import ConfigError, MissingEnvironmentError, RaygsegError
 
 INTERRUPTED = 130
-STARTING_SECONDS = 30.0  # for so long a head may answer that its agent is not up yet (HTTP 500), or hang up
+STARTING_SECONDS = 60.0  # for so long a head may answer that its agent is not up yet (HTTP 500), or hang up
 OUTAGE_SECONDS = 60.0  # for so long the head may not answer before following is given up
 TOKEN_HINT = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) to the cluster's token"
 
@@ -145,7 +145,7 @@ def explained(error: Exception, address: str) -> RaygsegError:
         wrong = "403" in text or "invalid" in text.lower()
         known = "does not know our token" if wrong else "wants a token, and there is none here"
         return MissingEnvironmentError(f"{address}: the cluster {known}", TOKEN_HINT)
-    if isinstance(error, OSError) or "Failed to connect" in text:
+    if isinstance(error, OSError) or ("Failed to connect" in text and "status code" not in text):
         hint = "start the cluster, correct --address, or open the way to it (kubectl port-forward, ray dashboard)"
         return MissingEnvironmentError(f"{address}: nothing answers there", hint)
     if "already exists" in text:

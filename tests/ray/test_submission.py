@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,12 +49,14 @@ def head() -> Iterator[tuple[str, dict[str, str]]]:
     command = [
         "ray", "start", "--head", "--block", "--num-cpus=4", f"--port={free_port()}", f"--dashboard-port={port}",
         f"--ray-client-server-port={free_port()}", "--object-store-memory=100000000", f"--temp-dir={folder}/r",
-        "--node-ip-address=127.0.0.1", "--disable-usage-stats", *(f"--{name}={free_port()}" for name in agents),
+        "--node-ip-address=127.0.0.1", "--disable-usage-stats", *(f"--{name}={own}" for name, own in agents.items()),
     ]  # fmt: skip
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(command, env=known, stdout=log, stderr=log, cwd=folder, start_new_session=True)
     try:
         wait_for(f"{address}/api/gcs_healthz", process, folder / "log")
+        # Jobs are started by the node's agent, which is up last.
+        wait_for(f"http://127.0.0.1:{agents['dashboard-agent-listen-port']}/api/healthz", process, folder / "log")
         yield address, known
     finally:
         process.terminate()  # --block: it ends its own processes, and no other cluster's
@@ -69,6 +72,8 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     while True:
         try:
             urllib.request.urlopen(url, timeout=2).close()
+            return
+        except urllib.error.HTTPError:  # it refuses us, who give no token: it is up
             return
         except OSError:
             if process.poll() is not None or time.monotonic() > deadline:
