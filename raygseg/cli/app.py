@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import raygseg
-from raygseg.cli import config_verbs, data_verbs, house_verbs, model_verbs, projection_verbs, run_verbs
+from raygseg.cli import config_verbs, data_verbs, house_verbs, model_verbs, projection_verbs, run_verbs, submit_verb
 from raygseg.cli.console import show_error, show_unexpected
 from raygseg.errors import RaygsegError
 
@@ -33,6 +33,7 @@ data_verbs.register(app)
 run_verbs.register(app)
 model_verbs.register(app)
 projection_verbs.register(app)
+submit_verb.register(app)
 house_verbs.register(app)
 config_verbs.register(app)
 

@@ -1,32 +1,22 @@
-"""What `raygseg doctor` checks of the machine, each finding with its fix. Imports nothing that it checks."""
+"""What `raygseg doctor` checks, each finding with its fix: the machine here, the services beside."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
 
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from raygseg.cli.doctor_services import SERVICES
+from raygseg.cli.finding import Finding
+
 PACKAGES = ("torch", "ray", "mlflow", "pyarrow", "pydantic", "kornia", "safetensors", "s3fs")
 GIB = 1 << 30
-
-
-class Finding(NamedTuple):
-    """state: ok, note (works, but not what was tested) or fail; found: what is there; fix: what to do."""
-
-    name: str
-    state: str
-    found: str
-    fix: str = ""
 
 
 def checks() -> Iterator[Finding]:
@@ -129,72 +119,10 @@ def check_data() -> Finding:
     return Finding("RAYGSEG_DATA", "ok", folder)
 
 
-def check_s3() -> Finding:
-    endpoint = next((v for n in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") if (v := os.environ.get(n))), "")
-    if not endpoint:
-        return Finding("S3", "ok", "no endpoint set (AWS_ENDPOINT_URL); local folders need none")
-    if trouble := unreachable(endpoint):
-        return Finding("S3", "fail", f"{endpoint}: {trouble}", "start the server, or correct AWS_ENDPOINT_URL")
-    if not (
-        os.environ.get("AWS_ACCESS_KEY_ID") or os.environ.get("AWS_PROFILE") or Path("~/.aws").expanduser().is_dir()
-    ):
-        return Finding(
-            "S3", "note", f"{endpoint} answers; no key is set", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
-    return Finding("S3", "ok", f"{endpoint} answers")
-
-
-def check_mlflow() -> Finding:
-    """The default store's folder can be written, or the server in MLFLOW_TRACKING_URI answers."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///runs/mlflow.db"
-    if uri.startswith(("http://", "https://")):
-        trouble = unreachable(uri.rstrip("/") + "/health")
-        fix = "start it (mlflow server …), or correct MLFLOW_TRACKING_URI"
-        return (
-            Finding("MLflow", "fail", f"{uri}: {trouble}", fix)
-            if trouble
-            else Finding("MLflow", "ok", f"{uri} answers")
-        )
-    if not uri.startswith("sqlite:///"):
-        plain_folder = uri.startswith("file:") or "://" not in uri
-        fix = "use sqlite:///PATH or the http:// address of a server" if plain_folder else ""
-        return Finding("MLflow", "fail" if plain_folder else "note", f"{uri} (not checked)", fix)
-    database = Path(uri.removeprefix("sqlite:///"))
-    if database.is_file():
-        return _check_database(uri, database)
-    folder = next(parent for parent in database.absolute().parents if parent.is_dir())
-    if not os.access(folder, os.W_OK):
-        return Finding("MLflow", "fail", f"{uri}: {folder} cannot be written", "set MLFLOW_TRACKING_URI elsewhere")
-    return Finding("MLflow", "ok", f"{uri} (made at the first run)")
-
-
-def _check_database(uri: str, database: Path) -> Finding:
-    try:
-        with sqlite3.connect(f"file:{database}?mode=rw", uri=True, timeout=5) as connection:
-            count = connection.execute("select count(*) from runs").fetchone()[0]
-    except sqlite3.Error as error:
-        return Finding(
-            "MLflow", "fail", f"{uri}: {error}", "it is damaged or no MLflow store: move it away, or restore it"
-        )
-    return Finding("MLflow", "ok", f"{uri}, {count} runs")
-
-
-def unreachable(address: str) -> str:
-    """Why an HTTP address does not answer; empty if it does (a refusal such as 403 is an answer)."""
-    try:
-        urllib.request.urlopen(address, timeout=5).close()
-    except urllib.error.HTTPError as error:
-        return f"HTTP {error.code}" if error.code >= 500 else ""
-    except (OSError, ValueError) as error:
-        return str(getattr(error, "reason", error))
-    return ""
-
-
 _MACHINE: tuple[Callable[[], Finding], ...] = (
     check_disk,
     check_memory,
     check_shared_memory,
     check_data,
-    check_s3,
-    check_mlflow,
+    *SERVICES,
 )

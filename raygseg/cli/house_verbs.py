@@ -41,7 +41,7 @@ def quickstart(
 
 
 def doctor() -> None:
-    """Check this machine: versions, disk, memory, data, S3, MLflow. Exit code 3 if a check fails.
+    """Check this machine and what it talks to: versions, disk, memory, Ray, S3, MLflow. Exit code 3 if a check fails.
 
     [bold]Example[/]
 

@@ -47,6 +47,22 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = (), kind: st
     return config
 
 
+def files_of(path: str | Path) -> list[Path]:
+    """The file and every file its `base:` leads to, nearest first; what must be there for it to load.
+
+    Raises ConfigError where `load_config` would because of a base.
+    """
+    found, following = [], Path(path)
+    if faults := _with_bases(following, ()).faults:
+        raise _error(faults)
+    while True:
+        found.append(following)
+        named = read_file(following).values.get("base")
+        if named is None:
+            return found
+        following = following.parent / named
+
+
 def resolved_yaml(config: Run) -> str:
     """Every key with its value, defaults too, in the order of the schema; `load_config` reads it back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)

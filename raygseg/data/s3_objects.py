@@ -64,6 +64,11 @@ def delete(uri: str) -> None:
     _client().delete_object(Bucket=bucket, Key=key)
 
 
+def buckets() -> list[str]:
+    """Names of all buckets; keys may be good and yet not be allowed to ask (AccessDenied)."""
+    return [str(bucket["Name"]) for bucket in _client().list_buckets().get("Buckets", ())]
+
+
 def listing(uri: str) -> Iterator[tuple[str, int]]:
     """(name below the place, size) of every object, 1,000 a request."""
     bucket, key = split(uri)

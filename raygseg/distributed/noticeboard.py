@@ -15,6 +15,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raygseg.errors import RaygsegError
 
@@ -94,8 +95,12 @@ class Noticeboard:
 
 
 def open_board() -> Any:
-    """A handle on a new board; it takes no CPU and ends with this process."""
-    return ray.remote(num_cpus=0)(Noticeboard).remote()
+    """A handle on a new board; it takes no CPU and ends with this process.
+
+    It lies on this process's host: on a worker's, the loss of that host would end the whole run.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Noticeboard).remote()
 
 
 class StopFlag:

