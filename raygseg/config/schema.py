@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from raygseg.config.encoder import EncoderConfig
 from raygseg.config.sections import (
     BackboneSection,
     BackboneTraining,
@@ -190,9 +191,19 @@ class CompareConfig(Run):
         return self
 
 
-AnyRun = GanConfig | HeadConfig | BackboneHeadConfig | SegmenterConfig | GenerateConfig | EvaluateConfig | CompareConfig
+AnyRun = (
+    GanConfig
+    | EncoderConfig
+    | HeadConfig
+    | BackboneHeadConfig
+    | SegmenterConfig
+    | GenerateConfig
+    | EvaluateConfig
+    | CompareConfig
+)
 KINDS: dict[str, type[Run]] = {
     "gan": GanConfig,
+    "encoder": EncoderConfig,
     "head": HeadConfig,
     "backbone-head": BackboneHeadConfig,
     "segmenter": SegmenterConfig,

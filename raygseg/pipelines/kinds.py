@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raygseg.bundle import Bundle, read_bundle
-from raygseg.config.schema import KINDS, BackboneHeadConfig, GanConfig, HeadConfig, SegmenterConfig
+from raygseg.config.schema import KINDS, BackboneHeadConfig, EncoderConfig, GanConfig, HeadConfig, SegmenterConfig
 from raygseg.config.sections import Run
 from raygseg.data.picture_sets import LabelledSet, PictureSet, data_fingerprint
 from raygseg.data.sources import open_labelled, open_pictures
@@ -83,6 +83,11 @@ def segmenter_from(bundle: Bundle, device: str = "cpu") -> Segmenter:
         from raygseg.pipelines.feature_nets import rebuilt
 
         return ProjectionSegmenter.from_bundle(bundle, build_generator, rebuilt, device)
+    if bundle.build.get("method") == "semanticgan-embedding":
+        from raygseg.methods.semanticgan.segmenter import EmbeddingSegmenter
+        from raygseg.pipelines.feature_nets import rebuilt
+
+        return EmbeddingSegmenter.from_bundle(bundle, build_generator, rebuilt, device)
     from raygseg.methods.student.segmenter import UNetSegmenter
 
     return UNetSegmenter.from_bundle(bundle, device)
@@ -154,6 +159,10 @@ class _Trainable:
 def _trainable(run: Run) -> _Trainable:
     if isinstance(run, GanConfig):
         return _Trainable(_gan_training, _gan_bundle)
+    if isinstance(run, EncoderConfig):
+        from raygseg.pipelines import encoder_run
+
+        return _Trainable(encoder_run.training, encoder_run.bundle)
     if isinstance(run, HeadConfig):
         return _Trainable(_head_training, _head_bundle)
     if isinstance(run, BackboneHeadConfig):
