@@ -75,7 +75,7 @@ class FeatureSection(Section):
         "auto", description="auto: VGG-16 where its file is at hand, else the generator's discriminator"
     )
     weights: str = Field("", description="file or bundle of its weights; empty: RAYGSEG_DATA or beside the generator")
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="in training; embedding compares in fp32")
 
 
 class EmbeddingSection(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,50 +14,28 @@ from raygseg.data.picture_sets import LabelledSet, data_fingerprint
 from raygseg.data.sources import open_labelled, open_pictures
 from raygseg.data.splits import nested_subset
 from raygseg.data.streams import JointStream, LabelledStream, PictureStream
-from raygseg.errors import CheckpointError, DataError
-from raygseg.pipelines.feature_nets import FeatureNet, open_features
+from raygseg.errors import DataError
+from raygseg.pipelines.feature_nets import FeatureNet, Precision, open_features
 
 if TYPE_CHECKING:
     from raygseg.engine.loop import Training
     from raygseg.methods.semanticgan.encoder_training import EncoderRecipe
     from raygseg.methods.semanticgan.label_codec import LabelCodec
+    from raygseg.methods.semanticgan.sampler import JointSampler
     from raygseg.methods.semanticgan.segmenter import EmbeddingSegmenter
-    from raygseg.methods.stylegan2.generator import StyleGAN2Generator
 
 SHOWN = 8  # labelled pictures in a preview
 
 
-class Joint(NamedTuple):
-    """A generator with a label branch: the network, its classes, and how to build it again."""
-
-    generator: StyleGAN2Generator
-    codec: LabelCodec
-    build: Mapping[str, Any]
-
-
-def open_joint(uri: str, tracking_uri: str = "") -> Joint:
-    """From a folder, `s3://`, `models:/NAME@alias` or a checkpoint of `train joint-gan`.
+def open_joint(uri: str, tracking_uri: str = "") -> JointSampler:
+    """A generator with a label branch, from a folder, `s3://`, `models:/NAME@alias` or a checkpoint of its training.
 
     Raises CheckpointError where it is something else or its weights do not fit.
     """
-    from raygseg.methods.semanticgan.label_codec import LabelCodec
-    from raygseg.methods.stylegan2.generator import StyleGAN2Generator
+    from raygseg.methods.semanticgan.sampler import JointSampler
     from raygseg.pipelines import kinds
 
-    bundle = kinds._open(uri, tracking_uri)
-    if bundle.kind != "sampler" or bundle.build.get("method") != "semanticgan" or bundle.labels is None:
-        raise CheckpointError(f"{uri} is not a joint generator", "name one that `train` of a joint-gan wrote")
-    generator = kinds.build_generator(bundle.build["generator"])
-    assert isinstance(generator, StyleGAN2Generator)
-    tensors = {k.removeprefix("generator."): v for k, v in bundle.tensors.items() if k.startswith("generator.")}
-    try:
-        generator.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{uri}: the weights do not fit the generator: {str(error).splitlines()[0]}", "pull the bundle again"
-        ) from error
-    codec = LabelCodec(bundle.labels, float(bundle.build["temperature"]))
-    return Joint(generator.eval().requires_grad_(False), codec, dict(bundle.build["generator"]))
+    return JointSampler.from_bundle(kinds._open(uri, tracking_uri), kinds.build_generator)
 
 
 def training(run: EncoderConfig, device: str) -> Training:
@@ -68,7 +46,7 @@ def training(run: EncoderConfig, device: str) -> Training:
     joint, data = open_joint(run.generator, run.runtime.tracking_uri), run.data
     labelled = labelled_of(run, joint.codec)
     pictures = open_pictures(data.source, data.resolution, data.max_bad_fraction, data.limit)
-    features = _features(run)
+    features = _features(run, run.features.precision)
     recipe = build_recipe(run, joint.generator, joint.codec, features.distance(), device)
     stream = JointStream(PictureStream(pictures, run.seed, data.flip), LabelledStream(labelled, run.seed))
     origins = {
@@ -94,14 +72,18 @@ def labelled_of(run: EncoderConfig, codec: LabelCodec) -> LabelledSet:
 
 def bundle(run: EncoderConfig, state: Mapping[str, Any]) -> Bundle:
     """The segmenter of a finished run, from its last state."""
-    features = _features(run)
+    # Half precision would let a picture's answer move with its batch.
+    features = _features(run, "fp32")
     joint = open_joint(run.generator, run.runtime.tracking_uri)
     made = _segmenter(run, joint, features, state)
+    build = {"architecture": "stylegan2", **joint.generator.build}
     facts = {"features": features.name, "steps": run.embedding.steps}
-    return made.to_bundle(joint.build, features.build, **facts)
+    return made.to_bundle(build, features.build, **facts)
 
 
-def _segmenter(run: EncoderConfig, joint: Joint, features: FeatureNet, state: Mapping[str, Any]) -> EmbeddingSegmenter:
+def _segmenter(
+    run: EncoderConfig, joint: JointSampler, features: FeatureNet, state: Mapping[str, Any]
+) -> EmbeddingSegmenter:
     from raygseg.methods.semanticgan.embedding import EmbeddingPlan
     from raygseg.methods.semanticgan.encoder_training import build_encoder
     from raygseg.methods.semanticgan.segmenter import EmbeddingSegmenter
@@ -112,9 +94,9 @@ def _segmenter(run: EncoderConfig, joint: Joint, features: FeatureNet, state: Ma
     return EmbeddingSegmenter(joint.generator, encoder, joint.codec, features.distance(), plan)
 
 
-def _features(run: EncoderConfig) -> FeatureNet:
+def _features(run: EncoderConfig, precision: Precision) -> FeatureNet:
     section = run.features
-    return open_features(section.name, run.generator, run.data.resolution, section.weights, section.precision)
+    return open_features(section.name, run.generator, run.data.resolution, section.weights, precision)
 
 
 def previews(recipe: EncoderRecipe, labelled: LabelledSet) -> Callable[[], Mapping[str, NDArray[np.uint8]]]:

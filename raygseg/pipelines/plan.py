@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from raygseg.config.encoder import EncoderConfig
 from raygseg.config.schema import (
     BackboneHeadConfig,
     CompareConfig,
@@ -133,6 +134,11 @@ def _built(config: Run) -> dict[str, nn.Module]:
         generator = load_generator(config.generator, config.runtime.tracking_uri)
         classes = read_samples(config.samples).labels.num_classes
         return {"head": build_head(config.head, generator.feature_layers, classes)}
+    if isinstance(config, EncoderConfig):
+        from raygseg.methods.semanticgan.encoder_training import build_encoder
+        from raygseg.pipelines.encoder_run import open_joint
+
+        return {"encoder": build_encoder(config, open_joint(config.generator, config.runtime.tracking_uri).generator)}
     if isinstance(config, BackboneHeadConfig):
         from raygseg.methods.repurposegan.backbone_training import build_backbone_head, open_trunk
 
