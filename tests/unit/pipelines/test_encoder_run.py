@@ -1,4 +1,4 @@
-"""An encoder goes through train, the registry, evaluate and segment; what is left behind is a segmenter by embedding."""
+"""An encoder goes through train, the registry, evaluate and segment; what it leaves is a segmenter by embedding."""
 
 from __future__ import annotations
 
