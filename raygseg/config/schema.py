@@ -11,18 +11,14 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raygseg.config.encoder import EncoderConfig
+from raygseg.config.joint_gan import JointGanConfig
 from raygseg.config.sections import (
+    AdversarialRun,
     BackboneSection,
     BackboneTraining,
-    DiscriminatorSection,
     Fraction,
-    GanAugment,
-    GanLoss,
-    GanOptimiser,
-    GeneratorSection,
     HeadNetwork,
     HeadTraining,
-    Images,
     NonNegative,
     Positive,
     PositiveInt,
@@ -37,15 +33,8 @@ from raygseg.config.sections import (
 # --- kind: gan -----------------------------------------------------------------------------------
 
 
-class GanConfig(Run):
+class GanConfig(AdversarialRun):
     kind: Literal["gan"] = "gan"
-    data: Images
-    schedule: Schedule
-    generator: GeneratorSection = GeneratorSection()
-    discriminator: DiscriminatorSection = DiscriminatorSection()
-    loss: GanLoss = GanLoss()
-    augment: GanAugment = GanAugment()
-    optimiser: GanOptimiser = GanOptimiser()
 
 
 # --- kind: head ----------------------------------------------------------------------------------
@@ -193,6 +182,7 @@ class CompareConfig(Run):
 
 AnyRun = (
     GanConfig
+    | JointGanConfig
     | EncoderConfig
     | HeadConfig
     | BackboneHeadConfig
@@ -203,6 +193,7 @@ AnyRun = (
 )
 KINDS: dict[str, type[Run]] = {
     "gan": GanConfig,
+    "joint-gan": JointGanConfig,
     "encoder": EncoderConfig,
     "head": HeadConfig,
     "backbone-head": BackboneHeadConfig,

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raygseg.bundle import Bundle, read_bundle
+from raygseg.config.joint_gan import JointGanConfig
 from raygseg.config.schema import KINDS, BackboneHeadConfig, EncoderConfig, GanConfig, HeadConfig, SegmenterConfig
 from raygseg.config.sections import Run
 from raygseg.data.picture_sets import LabelledSet, PictureSet, data_fingerprint
 from raygseg.data.sources import open_labelled, open_pictures
 from raygseg.data.splits import nested_subset
-from raygseg.data.streams import LabelledStream, PictureStream
+from raygseg.data.streams import JointStream, LabelledStream, PictureStream, WithLabelled
 from raygseg.engine.checkpoint import PREFIX, read_checkpoint
 from raygseg.errors import CheckpointError, ConfigError, DataError
 from raygseg.interfaces import Generator, PairSampler, Segmenter
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from raygseg.engine.loop import Training
 
 PREVIEW_SEEDS = range(64)
+PAIR_SEEDS = range(36)
 
 
 # --- bundles -------------------------------------------------------------------------------------
@@ -49,9 +51,16 @@ def build_generator(build: Mapping[str, Any]) -> Generator:
 
 
 def generator_from(bundle: Bundle, device: str = "cpu") -> Generator:
-    """A ready generator. CheckpointError where the bundle is of another kind or its weights do not fit."""
+    """A ready generator, also that of a joint sampler.
+
+    CheckpointError where the bundle is of another kind or its weights do not fit.
+    """
     from torch import nn
 
+    if bundle.kind == "sampler" and bundle.build.get("method") == "semanticgan":
+        from raygseg.methods.semanticgan.sampler import JointSampler
+
+        return JointSampler.from_bundle(bundle, build_generator, device).generator
     if bundle.kind != "generator":
         raise CheckpointError(f"the bundle is a {bundle.kind}, not a generator", "name one that `train gan` wrote")
     generator = build_generator(bundle.build)
@@ -67,6 +76,11 @@ def generator_from(bundle: Bundle, device: str = "cpu") -> Generator:
 
 
 def sampler_from(bundle: Bundle, device: str = "cpu") -> PairSampler:
+    """A ready sampler of the method that the bundle's `build` names."""
+    if bundle.build.get("method") == "semanticgan":
+        from raygseg.methods.semanticgan.sampler import JointSampler
+
+        return JointSampler.from_bundle(bundle, build_generator, device)
     from raygseg.methods.repurposegan.sampler import GeneratorHeadSampler
 
     return GeneratorHeadSampler.from_bundle(bundle, build_generator, device)
@@ -159,6 +173,8 @@ class _Trainable:
 def _trainable(run: Run) -> _Trainable:
     if isinstance(run, GanConfig):
         return _Trainable(_gan_training, _gan_bundle)
+    if isinstance(run, JointGanConfig):
+        return _Trainable(_joint_training, _joint_bundle)
     if isinstance(run, EncoderConfig):
         from raygseg.pipelines import encoder_run
 
@@ -217,6 +233,45 @@ def _gan_bundle(run: GanConfig, state: Mapping[str, Any]) -> Bundle:
     assert isinstance(generator, StyleGAN2Generator)
     generator.load_state_dict(state["modules"]["average"])
     return Bundle("generator", build, generator.state_dict())
+
+
+def _joint_training(run: JointGanConfig, device: str) -> Training:
+    from raygseg.engine.loop import Training
+    from raygseg.methods.semanticgan.training import build_recipe
+
+    data, labelled = run.data, _labelled(run)
+    pictures = open_pictures(data.source, data.resolution, data.max_bad_fraction, data.limit)
+    shown = WithLabelled(pictures, labelled) if run.labelled_as_pictures else pictures
+    few = len(labelled) < run.schedule.batch_size
+    pairs = LabelledStream(labelled, run.seed, run.labelled_flip, with_replacement=few)
+    recipe = build_recipe(run, labelled.labels, device)
+    facts = _about(pictures=_origin(data.source, pictures), labelled=_origin(run.labelled, labelled))
+    if run.start:
+        recipe.start_from(read_checkpoint(run.start).state["recipe"]["modules"], run.start)
+        facts["parents"] = {"start": run.start}
+    return Training(
+        recipe,
+        JointStream(PictureStream(shown, run.seed, data.flip), pairs),
+        lambda: {"samples": _pair_samples(recipe.sampler())},
+        facts,
+    )
+
+
+def _pair_samples(sampler: PairSampler) -> NDArray[np.uint8]:
+    """Pictures beside their labels, of the same seeds at every checkpoint."""
+    from raygseg.viz.overlays import pair_sheet
+
+    pairs = sampler.sample(PAIR_SEEDS)
+    pictures = pairs.images.permute(0, 2, 3, 1).cpu().numpy()
+    return pair_sheet(list(pictures), list(pairs.probabilities.argmax(1).cpu().numpy()), sampler.labels)
+
+
+def _joint_bundle(run: JointGanConfig, state: Mapping[str, Any]) -> Bundle:
+    from raygseg.methods.semanticgan.training import build_recipe
+
+    recipe = build_recipe(run, _labelled(run).labels)
+    recipe.load_state_dict(state)
+    return recipe.sampler().to_bundle()
 
 
 def _head_recipe(run: HeadConfig) -> Any:
@@ -300,9 +355,10 @@ def _origin(source: str, data: PictureSet | LabelledSet) -> dict[str, Any]:
     return {"source": source, "count": len(data), "fingerprint": data_fingerprint(data)}
 
 
-def _labelled(run: SegmenterConfig | BackboneHeadConfig) -> LabelledSet:
+def _labelled(run: SegmenterConfig | BackboneHeadConfig | JointGanConfig) -> LabelledSet:
     """The labelled pictures, or a seeded subset of `labelled_limit` of them (nested: 1 in 5 in 10)."""
-    labelled = open_labelled(run.labelled, run.resolution, run.max_bad_fraction)
+    told = run.data if isinstance(run, JointGanConfig) else run
+    labelled = open_labelled(run.labelled, told.resolution, told.max_bad_fraction)
     if 0 < run.labelled_limit < len(labelled):
         return labelled.subset(nested_subset(labelled.names, run.labelled_limit, run.seed))
     return labelled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -97,6 +98,6 @@ class LabelDiscriminator(nn.Module):
                 module.advance()
 
 
-def scores(judgements: list[Judgement]) -> Tensor:
+def scores(judgements: Sequence[Judgement]) -> Tensor:
     """[N]: each pair's mean over the patches of a scale, averaged over the scales."""
     return torch.stack([j.logits.mean(dim=(1, 2, 3)) for j in judgements]).mean(dim=0)
