@@ -143,7 +143,9 @@ class _Unknowns:
     def penalty(self) -> Tensor | float:
         """[N]: what codes and noise cost by themselves."""
         far = (self.ws - self.start).square().mean((1, 2)) if self.plan.anchor else 0.0
-        return self.plan.anchor * far + (self.plan.noise_penalty * self.noise.penalty() if self.noise else 0.0)
+        return self.plan.anchor * far + (
+            self.plan.noise_penalty * self.noise.penalty() if self.noise is not None else 0.0
+        )
 
     def drift(self) -> Tensor:
         """[N]: root mean square of the offset."""

@@ -16,6 +16,7 @@ from raygseg.methods.semanticgan.embedding import Embedding, EmbeddingPlan, embe
 from raygseg.methods.semanticgan.label_codec import LabelCodec
 from raygseg.methods.student.segmenter import SquareSegmenter
 from raygseg.nn.fpn_encoder import FPNEncoder
+from raygseg.nn.half import compact
 from raygseg.nn.projection import LatentSpread, PerceptualDistance, latent_spread
 
 METHOD = "semanticgan-embedding"
@@ -92,7 +93,7 @@ class EmbeddingSegmenter(SquareSegmenter):
         """
         networks = dict(zip(NETWORKS, (self.generator, self.encoder, self.distance.network), strict=True))
         tensors = {
-            f"{name}.{key}": _small(tensor)
+            f"{name}.{key}": compact(tensor)
             for name, network in networks.items()
             for key, tensor in _module(network).state_dict().items()
         }
@@ -149,11 +150,3 @@ def as_drawn(generator: Generator, images: Tensor) -> Tensor:
 def _module(network: object) -> nn.Module:
     assert isinstance(network, nn.Module)
     return network
-
-
-def _small(tensor: Tensor) -> Tensor:
-    """In half precision where that loses nothing: published backbones are stored so."""
-    if tensor.dtype != torch.float32:
-        return tensor
-    half = tensor.half()
-    return half if torch.equal(half.float(), tensor) else tensor
