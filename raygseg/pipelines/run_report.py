@@ -114,6 +114,12 @@ def _commands(run: str, config: Run) -> list[tuple[str, str]]:
             ("do the labels fit the pictures?", f"raygseg agreement {run} SEGMENTER"),
             ("write pairs", f"raygseg generate name=pairs sampler={run}/bundle num_pairs=2000 output=PAIRS"),
         ]
+    if config.kind == "encoder":
+        return [
+            go_on,
+            ("score it", f"raygseg evaluate name=embedding model={run}/bundle data=SOURCE"),
+            ("the encoder alone, without training again", f"raygseg train {run}/{run_folder.CONFIG} embedding.steps=0"),
+        ]
     if config.kind != "gan":
         return [go_on, ("look at the bundle", f"raygseg inspect {run}/bundle")]
     return [

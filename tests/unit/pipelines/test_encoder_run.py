@@ -13,6 +13,7 @@ from raygseg.bundle import read_bundle, write_bundle
 from raygseg.config.encoder import EncoderConfig
 from raygseg.config.schema import EvaluateConfig
 from raygseg.data.toy import toy_labels
+from raygseg.engine.loop import Trainer
 from raygseg.errors import CheckpointError, DataError
 from raygseg.labels import LabelSpace
 from raygseg.methods.semanticgan.label_codec import LabelCodec
@@ -20,7 +21,7 @@ from raygseg.methods.semanticgan.sampler import JointSampler
 from raygseg.methods.semanticgan.segmenter import EmbeddingSegmenter
 from raygseg.pipelines.encoder_run import labelled_of, open_joint
 from raygseg.pipelines.evaluate import evaluate
-from raygseg.pipelines.kinds import load_segmenter
+from raygseg.pipelines.kinds import load_segmenter, make_training
 from raygseg.pipelines.segment import segment
 from raygseg.pipelines.train import plan, train
 from tests.unit.methods.semanticgan.tiny_joint import ENCODER, JUDGE, joint_generator
@@ -99,6 +100,20 @@ def test_what_is_no_joint_generator_and_other_classes_are_refused(folder: Path) 
     other = LabelCodec(LabelSpace(("background", "body"), background=0))
     with pytest.raises(DataError, match="the generator \\['background', 'body'\\]"):
         labelled_of(configuration(folder), other)
+
+
+def test_previews_leave_every_mode_as_it_was(folder: Path) -> None:
+    """Spec C4.9: in the released code the first preview freezes the encoder's norms for good (B11-1)."""
+    made = make_training(configuration(folder).model_dump(mode="json"))
+    trainer = Trainer(made.recipe, made.stream)
+    trainer.step()
+    networks = {"generator": made.recipe.generator, **made.recipe.modules()}  # type: ignore[attr-defined]
+    before = {f"{name}.{part}": m.training for name, net in networks.items() for part, m in net.named_modules()}
+    sheet = made.previews()["embeddings"]
+    after = {f"{name}.{part}": m.training for name, net in networks.items() for part, m in net.named_modules()}
+    trainer.close()
+    assert sheet.dtype == np.uint8 and sheet.shape[2] == 3
+    assert before == after and before["net."] and not before["average."] and not before["generator."]
 
 
 def test_labels_of_a_run_are_those_of_its_seed(folder: Path) -> None:
