@@ -74,7 +74,9 @@ class JointGanConfig(AdversarialRun):
     profile: Literal["improved", "parity"] = Field(
         "improved", description="parity: every key that is not given is as in the released code"
     )
-    start: str = Field("", description="checkpoint of kind gan or joint-gan to begin with: runs/NAME/checkpoint-N")
+    start: str = Field(
+        "", description="run of kind gan or joint-gan whose networks to begin with: runs/NAME or a checkpoint"
+    )
     labelled: str = Field(..., description="pictures with masks (folder with labels.json, Parquet or toy://)")
     labelled_limit: int = Field(0, ge=0, description="k: a seeded nested subset of the labelled pictures; 0: all")
     labelled_flip: bool = Field(False, description="also show mirrored pairs, left and right classes swapped")

@@ -21,7 +21,7 @@ from raygseg.data.picture_sets import LabelledSet, PictureSet, data_fingerprint
 from raygseg.data.sources import open_labelled, open_pictures
 from raygseg.data.splits import nested_subset
 from raygseg.data.streams import JointStream, LabelledStream, PictureStream, WithLabelled
-from raygseg.engine.checkpoint import PREFIX, read_checkpoint
+from raygseg.engine.checkpoint import PREFIX, CheckpointFolder, read_checkpoint
 from raygseg.errors import CheckpointError, ConfigError, DataError
 from raygseg.interfaces import Generator, PairSampler, Segmenter
 
@@ -247,7 +247,7 @@ def _joint_training(run: JointGanConfig, device: str) -> Training:
     recipe = build_recipe(run, labelled.labels, device)
     facts = _about(pictures=_origin(data.source, pictures), labelled=_origin(run.labelled, labelled))
     if run.start:
-        recipe.start_from(read_checkpoint(run.start).state["recipe"]["modules"], run.start)
+        recipe.start_from(_networks_of(run.start), run.start)
         facts["parents"] = {"start": run.start}
     return Training(
         recipe,
@@ -255,6 +255,15 @@ def _joint_training(run: JointGanConfig, device: str) -> Training:
         lambda: {"samples": _pair_samples(recipe.sampler())},
         facts,
     )
+
+
+def _networks_of(place: str) -> Mapping[str, Any]:
+    """The networks by name in a checkpoint, or in the newest one of a run's folder."""
+    checkpoint = read_checkpoint(place) if is_checkpoint(place) else CheckpointFolder(place).latest()
+    if checkpoint is None:
+        raise CheckpointError(f"{place}: no checkpoint", "name the folder of a run that has trained, or a checkpoint")
+    networks: Mapping[str, Any] = checkpoint.state["recipe"]["modules"]
+    return networks
 
 
 def _pair_samples(sampler: PairSampler) -> NDArray[np.uint8]:
