@@ -47,7 +47,9 @@ class _Drawn:
         return derive_seed(self._seed, "drawn", number) % self._size
 
 
-class _Pictures(Protocol):
+class Pictures(Protocol):
+    """Pictures of one size by position, uint8 [R, R, 3]."""
+
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> NDArray[np.uint8]: ...
@@ -77,7 +79,7 @@ class PictureStream:
         flip: mirror picture number n where a draw seeded by (seed, "flip", n) says so.
     """
 
-    def __init__(self, pictures: _Pictures, seed: int, flip: bool) -> None:
+    def __init__(self, pictures: Pictures, seed: int, flip: bool) -> None:
         self._pictures, self._seed, self._flip = pictures, seed, flip
         self._order = _Order(pictures, seed)
 

@@ -20,7 +20,7 @@ from raygseg.config.sections import Run
 from raygseg.data.picture_sets import LabelledSet, PictureSet, data_fingerprint
 from raygseg.data.sources import open_labelled, open_pictures
 from raygseg.data.splits import nested_subset
-from raygseg.data.streams import JointStream, LabelledStream, PictureStream, WithLabelled
+from raygseg.data.streams import JointStream, LabelledStream, Pictures, PictureStream, WithLabelled
 from raygseg.engine.checkpoint import PREFIX, CheckpointFolder, read_checkpoint
 from raygseg.errors import CheckpointError, ConfigError, DataError
 from raygseg.interfaces import Generator, PairSampler, Segmenter
@@ -241,7 +241,9 @@ def _joint_training(run: JointGanConfig, device: str) -> Training:
 
     data, labelled = run.data, _labelled(run)
     pictures = open_pictures(data.source, data.resolution, data.max_bad_fraction, data.limit)
-    shown = WithLabelled(pictures, labelled) if run.labelled_as_pictures else pictures
+    shown: Pictures = pictures
+    if run.labelled_as_pictures:
+        shown = WithLabelled(pictures, labelled)
     few = len(labelled) < run.schedule.batch_size
     pairs = LabelledStream(labelled, run.seed, run.labelled_flip, with_replacement=few)
     recipe = build_recipe(run, labelled.labels, device)
@@ -262,7 +264,7 @@ def _networks_of(place: str) -> Mapping[str, Any]:
     checkpoint = read_checkpoint(place) if is_checkpoint(place) else CheckpointFolder(place).latest()
     if checkpoint is None:
         raise CheckpointError(f"{place}: no checkpoint", "name the folder of a run that has trained, or a checkpoint")
-    networks: Mapping[str, Any] = checkpoint.state["recipe"]["modules"]
+    networks: Mapping[str, Any] = checkpoint.state["recipe"].get("modules", {})
     return networks
 
 
@@ -280,7 +282,8 @@ def _joint_bundle(run: JointGanConfig, state: Mapping[str, Any]) -> Bundle:
 
     recipe = build_recipe(run, _labelled(run).labels)
     recipe.load_state_dict(state)
-    return recipe.sampler().to_bundle()
+    notes = "Picture and labels come from one generator (SemanticGAN stage 1): no ensemble, so every score is 0."
+    return recipe.sampler().to_bundle(notes=notes)
 
 
 def _head_recipe(run: HeadConfig) -> Any:
@@ -366,8 +369,9 @@ def _origin(source: str, data: PictureSet | LabelledSet) -> dict[str, Any]:
 
 def _labelled(run: SegmenterConfig | BackboneHeadConfig | JointGanConfig) -> LabelledSet:
     """The labelled pictures, or a seeded subset of `labelled_limit` of them (nested: 1 in 5 in 10)."""
-    told = run.data if isinstance(run, JointGanConfig) else run
-    labelled = open_labelled(run.labelled, told.resolution, told.max_bad_fraction)
+    resolution = run.data.resolution if isinstance(run, JointGanConfig) else run.resolution
+    bad = run.data.max_bad_fraction if isinstance(run, JointGanConfig) else run.max_bad_fraction
+    labelled = open_labelled(run.labelled, resolution, bad)
     if 0 < run.labelled_limit < len(labelled):
         return labelled.subset(nested_subset(labelled.names, run.labelled_limit, run.seed))
     return labelled

@@ -177,5 +177,6 @@ def _label_space(config: SegmenterConfig | BackboneHeadConfig | JointGanConfig) 
     """Of the labelled source."""
     from raygseg.data.sources import open_labelled
 
-    told = config.data if isinstance(config, JointGanConfig) else config
-    return open_labelled(config.labelled, told.resolution, told.max_bad_fraction, limit=1).labels
+    resolution = config.data.resolution if isinstance(config, JointGanConfig) else config.resolution
+    bad = config.data.max_bad_fraction if isinstance(config, JointGanConfig) else config.max_bad_fraction
+    return open_labelled(config.labelled, resolution, bad, limit=1).labels

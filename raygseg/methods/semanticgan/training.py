@@ -120,13 +120,14 @@ class SemanticGANRecipe(StyleGAN2Recipe):
         judged = self._judge_pairs(paired.images, shown, draws, "Dmain/fake-pairs")
         real = self._judge_pairs(*self._real_pairs(batch), draws, "Dmain/real-pairs")
         pair_loss = losses.hinge_discriminator_loss(judged, real)
-        opinion = scores(real)
+        # Signs of patches, not of pairs: means over many patches are nearly all positive long before overfitting.
+        signs = torch.stack([judgement.logits.sign().mean() for judgement in real])
         statistics = {
             **pictures.statistics,
             "loss/label_discriminator": pair_loss,
-            "logit/real_pair": opinion.mean(),
+            "logit/real_pair": scores(real).mean(),
             "logit/fake_pair": scores(judged).mean(),
-            "sign/real_pair": opinion.sign().mean(),
+            "sign/real_pair": signs.mean(),
         }
         return PhaseLoss(pictures.loss + pair_loss, statistics)
 
@@ -190,8 +191,10 @@ class SemanticGANRecipe(StyleGAN2Recipe):
     def start_from(self, modules: Mapping[str, Mapping[str, Tensor]], where: str) -> None:
         """Take over the networks of a checkpoint; what it lacks (label layers, say) stays as initialised.
 
-        Raises CheckpointError naming `where` if a network is of other sizes.
+        Raises CheckpointError naming `where` if there is no generator, or a network is of other sizes.
         """
+        if "generator" not in modules:
+            raise CheckpointError(f"{where}: holds no generator", "name a run of kind gan or joint-gan")
         for name, module in self.modules().items():
             found = dict(modules.get(name, {}))
             if self.config.generator.image_channels == 1:

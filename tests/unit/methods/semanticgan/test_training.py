@@ -112,14 +112,16 @@ def test_each_switch_alone(switch: dict[str, Any], moved: set[str]) -> None:
 
 def test_labels_shape_the_trunk_only_where_told() -> None:
     """With `heads` the generator's trunk learns from pictures alone."""
-    gradients = {}
+    gradients: dict[tuple[str, float], Tensor] = {}
     for mode in ("trunk", "heads"):
         for weight in (0.0, 1.0):
             made = recipe(loss={"label_gradient": mode, "label_weight": weight, "feature_matching": "none"})
             made.phases[0].loss(batch()).loss.backward()
-            gradients[mode, weight] = made.generator.mapping.layers[0].weight.grad  # type: ignore[union-attr]
-    assert torch.equal(gradients["heads", 0.0], gradients["heads", 1.0])  # type: ignore[arg-type]
-    assert not torch.allclose(gradients["trunk", 0.0], gradients["trunk", 1.0])  # type: ignore[arg-type]
+            found = dict(made.generator.named_parameters())["mapping.layers.0.weight"].grad
+            assert found is not None
+            gradients[mode, weight] = found
+    assert torch.equal(gradients["heads", 0.0], gradients["heads", 1.0])
+    assert not torch.allclose(gradients["trunk", 0.0], gradients["trunk", 1.0])
 
 
 def test_void_of_real_maps_does_not_tell_fakes_apart() -> None:
@@ -161,6 +163,8 @@ def test_a_joint_run_may_start_from_a_plain_one() -> None:
     assert torch.equal(_picture(before), _picture(joint))
     with pytest.raises(CheckpointError, match=r"runs/other/checkpoint-1: its generator does not fit"):
         recipe().start_from(_gan(channel_max=4).state_dict()["modules"], "runs/other/checkpoint-1")
+    with pytest.raises(CheckpointError, match="runs/head: holds no generator"):
+        recipe().start_from({"head": {}}, "runs/head")
 
 
 def test_grey_run_that_starts_from_a_colour_one_does_the_same_to_grey_pictures() -> None:
