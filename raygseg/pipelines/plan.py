@@ -124,7 +124,6 @@ def _peak(config: AdversarialRun) -> tuple[str, int]:
         recipe: plain.StyleGAN2Recipe = joint.build_recipe(config, _label_space(config), "meta")
         data |= {"labelled_images": images, "labels": images[:, 0]}
     else:
-        assert isinstance(config, GanConfig)
         recipe = plain.build_recipe(config, "meta")
     peaks = step_peak_bytes(recipe, data)
     return max(peaks.items(), key=lambda item: item[1])

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raygseg.config.schema import GanConfig
 from raygseg.config.sections import AdversarialRun
 from raygseg.interfaces import Draws, MicroBatch, Phase, PhaseLoss, Rendering
 from raygseg.methods.stylegan2.augment_control import AugmentController
@@ -249,6 +248,6 @@ class StyleGAN2Recipe:
         return float(spread(self.generator.synthesis(ws).images))
 
 
-def build_recipe(config: GanConfig, device: torch.device | str = "cpu") -> StyleGAN2Recipe:
+def build_recipe(config: AdversarialRun, device: torch.device | str = "cpu") -> StyleGAN2Recipe:
     """The recipe that `train gan` drives."""
     return StyleGAN2Recipe(config, device)
