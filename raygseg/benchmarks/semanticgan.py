@@ -1,7 +1,7 @@
 """What SemanticGAN makes of few labels, in its domain and out of it, beside a U-Net on the same labels.
 
-For every number of labels and every draw of them: the shared generator, trained without labels, goes on with a label
-branch (stage 1), an encoder of its codes is trained (stage 2), and pictures that nothing was trained on are embedded
+For every number of labels and every draw of them: a shared generator, trained without labels, goes on with a label
+branch (stage 1; chest X-rays begin anew), an encoder of its codes is trained (stage 2), and pictures that nothing was trained on are embedded
 (stage 3), by the encoder alone and optimised. The U-Net learns from the same labelled pictures alone. Nothing is
 chosen by test figures. Every training and every score is a cell that is not made again: the same call goes on.
 """
@@ -143,13 +143,15 @@ class Trial:
         return load_config(CONFIGS / file, [*places, *overrides])
 
     def pretrained(self) -> str:
-        """The last checkpoint of the generator that has seen no labels."""
+        """The last checkpoint of the generator that has seen no labels; "" for a study without one."""
         study = self.study
-        fits = ("generator.", "augment.", "data.", "loss.")
-        networks = [override for override in study.networks if override.startswith(fits)]
-        pictures = [f"data.source={self.source(study.pictures)}", f"data.resolution={study.resolution}"]
-        work = partial(self.train, "pretrain", "toy/gan.yaml", "pretrain", *pictures, *networks)
+        if "pretrain" not in study.files:
+            return ""
+        work = partial(self.train, "pretrain", study.files["pretrain"], "pretrain", *self.unlabelled())
         return str(self.cells.kept("pretrain", work)["checkpoint"])
+
+    def unlabelled(self) -> list[str]:
+        return [f"data.source={self.source(self.study.pictures)}", f"data.resolution={self.study.resolution}"]
 
     def test(self, name: str) -> LabelledSet:
         return open_labelled(self.source(self.study.tests[name]), None, limit=self.settings.pictures)
@@ -179,13 +181,14 @@ class Draw:
 
     def trained(self) -> dict[str, str]:
         """Bundles of the U-Net and of the segmenter by embedding."""
-        study, settings = self.trial.study, self.trial.settings
-        pictures = [f"data.source={self.trial.source(study.pictures)}", f"data.resolution={study.resolution}"]
-        joint = self._trained("joint", "joint-gan/toy.yaml", *pictures, *study.networks, f"start={self.start}")
+        study, settings, pictures = self.trial.study, self.trial.settings, self.trial.unlabelled()
+        start = [f"start={self.start}"] if self.start else []
+        joint = self._trained("joint", study.files["joint"], *pictures, *start)
         plan = [f"features.name={settings.features}", f"embedding.steps={settings.steps}"]
         plan += [f"embedding.drift_cap={settings.drift_cap}", f"generator={joint['bundle']}"]
         encoder = self._trained("encoder", "joint-gan/encoder-toy.yaml", *pictures, *study.encoder, *plan)
-        direct = self._trained("direct", "toy/segmenter-direct.yaml", f"resolution={study.resolution}")
+        size = f"resolution={study.resolution}"
+        direct = self._trained("direct", "toy/segmenter-direct.yaml", size, *study.direct)
         return {"direct": direct["bundle"], "encoder": encoder["bundle"], "embedding": encoder["bundle"]}
 
     def segmenter(self, arm: str, bundle: str) -> Segmenter:

@@ -15,8 +15,9 @@ class Study:
     Attributes:
         resolution: px. pictures: unlabelled. labelled: the pool that labels are drawn from.
         tests: by name. draws: how many for each number of labels.
-        kimg: length of the pre-training, the joint tuning, the encoder and the U-Net.
-        networks: overrides of the joint generator. encoder: of the encoder.
+        files: configurations of the pre-training (none: the joint training begins anew) and of the joint training.
+        kimg: length of the pre-training, the joint training, the encoder and the U-Net.
+        encoder, direct: overrides of the encoder and of the U-Net.
     """
 
     resolution: int
@@ -24,31 +25,30 @@ class Study:
     labelled: str
     tests: Mapping[str, str]
     draws: Mapping[int, int]
+    files: Mapping[str, str]
     kimg: Mapping[str, float]
-    networks: tuple[str, ...] = ()
     encoder: tuple[str, ...] = ()
+    direct: tuple[str, ...] = ()
 
 
-# 64 px, twice the toy's widths.
-_WIDER = ("generator.channel_base=4096", "generator.channel_max=128", "label_discriminator.width=32")
 _FINER = ("encoder.width=16", "encoder.channels=128", "encoder.stem_stride=2")
+_TOY = "toy://{style}?count=200&seed=99&size=32"
 STUDIES = {
     "toy": Study(
         32, "toy://default?count=20000&seed=0", "toy://default?count=50&seed=7&size=32",
-        {"in domain": "toy://default?count=200&seed=99&size=32", "out of domain": "toy://ood?count=200&seed=99&size=32"},
-        {10: 1, 50: 1}, {"pretrain": 100, "joint": 50, "encoder": 20, "direct": 32},
+        {"in domain": _TOY.format(style="default"), "out of domain": _TOY.format(style="ood")}, {10: 1, 50: 1},
+        {"pretrain": "toy/gan.yaml", "joint": "joint-gan/toy.yaml"},
+        {"pretrain": 100, "joint": 50, "encoder": 20, "direct": 32},
     ),
     "nuclei": Study(
         64, f"{DATA}nuclei?split=in_domain/train", f"{DATA}nuclei?split=in_domain/train",
         {"in domain": f"{DATA}nuclei?split=in_domain/test", "out of domain": f"{DATA}nuclei?split=out_of_domain"},
-        {10: 3, 50: 1}, {"pretrain": 150, "joint": 30, "encoder": 20, "direct": 16},
-        (*_WIDER, "augment.mode=ada", "augment.ada_kimg=50", "loss.r1_gamma=0.1"), _FINER,
+        {10: 3, 50: 1}, {"pretrain": "joint-gan/nuclei-pictures.yaml", "joint": "joint-gan/nuclei.yaml"},
+        {"pretrain": 120, "joint": 40, "encoder": 10, "direct": 16}, _FINER,
     ),
     "chest-xray": Study(
         64, f"{DATA}chest_xray?split=train", f"{DATA}chest_xray?split=train",
-        {"in domain": f"{DATA}chest_xray?split=test"},
-        {10: 1}, {"pretrain": 100, "joint": 30, "encoder": 20, "direct": 16},
-        (*_WIDER, "augment.mode=ada", "augment.ada_kimg=50", "loss.r1_gamma=0.1", "data.flip=false",
-         "labelled_flip=false"), (*_FINER, "data.flip=false"),
+        {"in domain": f"{DATA}chest_xray?split=test"}, {10: 1}, {"joint": "joint-gan/chest-xray.yaml"},
+        {"joint": 120, "encoder": 10, "direct": 16}, (*_FINER, "data.flip=false"), ("augment.flip=false",),
     ),
 }  # fmt: skip

@@ -11,6 +11,7 @@ from raygseg.benchmarks import semanticgan
 from raygseg.benchmarks.support.cells import Cell, Cells
 from raygseg.benchmarks.support.studies import STUDIES
 from raygseg.config.encoder import EncoderConfig
+from raygseg.config.joint_gan import JointGanConfig
 from raygseg.config.schema import GanConfig, SegmenterConfig
 from raygseg.errors import ConfigError, MissingEnvironmentError
 
@@ -47,7 +48,7 @@ def test_the_table_has_a_row_an_arm_and_the_range_of_draws() -> None:
 def test_every_study_resolves_at_its_scale(name: str, tmp_path: Path) -> None:
     settings = semanticgan.Settings("/data", 0.5, 5, 0.1, 4, 0, "discriminator")
     trial = semanticgan.Trial(STUDIES[name], settings, tmp_path)
-    seen = {}
+    seen: dict[str, Any] = {}
 
     def train(run: str, file: str, stage: str, *overrides: str) -> Cell:
         seen[stage] = trial.load(run, file, stage, *overrides)
@@ -55,16 +56,20 @@ def test_every_study_resolves_at_its_scale(name: str, tmp_path: Path) -> None:
 
     trial.train = train  # type: ignore[method-assign]
     semanticgan.Draw(trial, 10, 2, trial.pretrained()).trained()
-    assert isinstance(seen["pretrain"], GanConfig) and isinstance(seen["direct"], SegmenterConfig)
+    assert isinstance(seen["joint"], JointGanConfig) and isinstance(seen["direct"], SegmenterConfig)
     encoder = seen["encoder"]
     assert isinstance(encoder, EncoderConfig)
     assert (encoder.seed, encoder.labelled_limit, encoder.embedding.steps) == (2, 10, 5)
     assert encoder.schedule.total_kimg == pytest.approx(0.5 * STUDIES[name].kimg["encoder"])
     assert encoder.generator == "10-labels-2-joint/bundle"
     assert {run.runtime.in_process for run in seen.values()} == {True}
-    joint = seen["joint"].model_dump()
-    assert joint["start"] == "pretrain/checkpoint-1" and joint["labelled"] == encoder.labelled
-    assert joint["generator"]["channel_base"] == seen["pretrain"].generator.channel_base
+    joint = seen["joint"]
+    assert (joint.labelled, joint.labelled_limit, joint.seed) == (encoder.labelled, 10, 2)
+    assert joint.data.flip == encoder.data.flip == seen["direct"].augment.flip
+    pretrain = seen.get("pretrain")
+    assert joint.start == ("" if pretrain is None else "pretrain/checkpoint-1")
+    if pretrain is not None:
+        assert isinstance(pretrain, GanConfig) and pretrain.generator.widths == joint.generator.widths
     assert "DATA/" not in str([run.model_dump() for run in seen.values()])
 
 
