@@ -1,9 +1,10 @@
 """What SemanticGAN makes of few labels, in its domain and out of it, beside a U-Net on the same labels.
 
 For every number of labels and every draw of them: a shared generator, trained without labels, goes on with a label
-branch (stage 1; chest X-rays begin anew), an encoder of its codes is trained (stage 2), and pictures that nothing was trained on are embedded
-(stage 3), by the encoder alone and optimised. The U-Net learns from the same labelled pictures alone. Nothing is
-chosen by test figures. Every training and every score is a cell that is not made again: the same call goes on.
+branch (stage 1; chest X-rays begin anew), an encoder of its codes is trained (stage 2), and pictures that nothing was
+trained on are embedded (stage 3), by the encoder alone and optimised. The U-Net learns from the same labelled pictures
+alone. Nothing is chosen by test figures. Every training and every score is a cell that is not made again: the same
+call goes on.
 """
 
 from __future__ import annotations

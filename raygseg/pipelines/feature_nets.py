@@ -166,6 +166,8 @@ def _found_discriminator(asked: Asked) -> tuple[dict[str, Any], Mapping[str, Any
         raise MissingEnvironmentError(
             f"{run} holds no checkpoint of a generator's training", "name a discriminator's bundle"
         )
+    if getattr(config.generator, "image_channels", 3) != 3:
+        raise ConfigError(f"{run}: its discriminator sees grey pictures, features are of colour ones", "use vgg16")
     base, most = config.generator.widths
     section = config.discriminator
     build = {
