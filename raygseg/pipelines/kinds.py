@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raygseg.bundle import Bundle, read_bundle
+from raygseg.config.encoder import EncoderConfig
 from raygseg.config.joint_gan import JointGanConfig
-from raygseg.config.schema import KINDS, BackboneHeadConfig, EncoderConfig, GanConfig, HeadConfig, SegmenterConfig
+from raygseg.config.schema import KINDS, BackboneHeadConfig, GanConfig, HeadConfig, SegmenterConfig
 from raygseg.config.sections import Run
 from raygseg.data.picture_sets import LabelledSet, PictureSet, data_fingerprint
 from raygseg.data.sources import open_labelled, open_pictures

@@ -105,7 +105,7 @@ class EncoderRecipe:
     def _set_rate(self, nimg: int) -> None:
         """Constant for `hold` of the run, then half a cosine down."""
         section = self.config.optimiser
-        held = section.hold * self.total_images
+        held = round(section.hold * self.total_images)
         decay = cosine_decay(max(nimg - held, 0), self.total_images - held, section.final_lr_fraction)
         set_lr(self.phases[0].optimiser, section.lr * decay)
 
