@@ -41,6 +41,7 @@ class Task(NamedTuple):
     alone: int
     channel_base: int
     channel_max: int
+    consistency_every: int
     device: str
 
 
@@ -97,7 +98,7 @@ def _released(work: Prepared, image: Tensor, plan: EmbeddingPlan) -> Tensor:
         rendered = render_found(work.generator, ws, noise.maps).images
         apart = work.distance.between(rendered, work.distance.describe(image), valid).sum()
         echo = encoder(rendered).detach()
-        loss = apart + plan.squared_error * (rendered - image).square().mean()
+        loss = plan.perceptual * apart + plan.squared_error * (rendered - image).square().mean()
         loss = loss + plan.noise_penalty * noise.penalty().sum() + plan.consistency * (ws - echo).square().mean()
         adam.param_groups[0]["lr"] = plan.lr * plan.rate(number)
         adam.zero_grad()
@@ -117,7 +118,8 @@ def round_of(task: tuple[Any, ...], ours: bool) -> Callable[[], None]:
     steps = [WARM_STEPS]
 
     def once() -> None:
-        (together if ours else one_by_one)(work, EmbeddingPlan(steps[0])).sum().item()
+        plan = EmbeddingPlan(steps[0], consistency_every=told.consistency_every)
+        (together if ours else one_by_one)(work, plan).sum().item()
         steps[0] = told.steps
 
     return once
@@ -131,6 +133,7 @@ def run(
     alone: int = 2,
     channel_base: int = 4096,
     channel_max: int = 128,
+    consistency_every: int = 4,
     repeats: int = 3,
     threads: int = 1,
     device: str = "cpu",
@@ -145,10 +148,11 @@ def run(
     Args:
         features: vgg16, discriminator (untrained), or auto: vgg16 where RAYGSEG_DATA has it.
         batch, alone: pictures at once on our side, and how many the baseline takes one by one.
+        consistency_every: steps between two looks of the encoder on our side; the baseline's looks in every step.
         threads: of torch, on both sides. device: cpu or cuda.
     """
     stolen = StolenTime()
-    task = Task(resolution, features, steps, batch, alone, channel_base, channel_max, device)
+    task = Task(resolution, features, steps, batch, alone, channel_base, channel_max, consistency_every, device)
     setting = Setting(threads, True)
     seconds: dict[str, list[float]] = {"batch": [], "one by one": []}
     cpu: dict[str, list[float]] = {"batch": [], "one by one": []}

@@ -37,7 +37,7 @@ class EncoderLoss(Section):
 
     squared_error: NonNegative = 1.0
     perceptual: NonNegative = Field(
-        10.0, description="of the distance by `features`, which is LPIPS-like and of another scale than LPIPS"
+        1.0, description="of the distance by `features`; VGG-16's is some 11 times LPIPS, whose published weight is 10"
     )
     cross_entropy: NonNegative = 1.0
     dice: NonNegative = 1.0
@@ -87,9 +87,10 @@ class EmbeddingSection(Section):
     warm_up: Fraction = 0.05
     cool_down: Fraction = 0.25
     whiten: bool = Field(True, description="False: lr and drift in w itself, as published")
+    perceptual: NonNegative = Field(0.1, description="of the distance by `features`; about 1 of LPIPS, as published")
     squared_error: NonNegative = 0.1
     consistency: NonNegative = Field(1e-3, description="weight of |w - E(G(w))|^2")
-    consistency_every: PositiveInt = Field(1, description="steps between two looks of the encoder")
+    consistency_every: PositiveInt = Field(4, description="steps between two looks of the encoder; 1 is published")
     anchor: NonNegative = Field(0.0, description="weight of |w - start|^2")
     noise: bool = Field(True, description="whether noise maps are unknowns too")
     noise_penalty: NonNegative = 100.0

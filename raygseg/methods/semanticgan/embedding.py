@@ -2,7 +2,7 @@
 
 Starts at the encoder's answer and follows, by Adam, the gradient of
 
-    distance(x, G_x(w)) + l3 |x - G_x(w)|^2 + l2 |w - E(G_x(w))|^2 + ln noise(n)
+    lp distance(x, G_x(w)) + l3 |x - G_x(w)|^2 + l2 |w - E(G_x(w))|^2 + ln noise(n)
 
 to w in W+ and to the noise maps n. Unlike the released loop (B11-11, B11-12) it takes any number of pictures at
 once with losses kept apart by picture, so that a batch gives what its pictures give alone; describes the targets
@@ -41,8 +41,10 @@ class EmbeddingPlan:
         lr: of codes, in units of the spread of w, and of noise; ramps up over `warm_up` of the steps and follows
             a half cosine down over the last `cool_down`.
         whiten: False gives lr and drift in w itself, as published.
+        perceptual: weight of the distance. Without learnt weights VGG-16's is some 11 times LPIPS (measured on toy
+            pictures), so that 0.1 stands for the published 1.
         squared_error, consistency, anchor: weights of the mean squares of x - G(w), w - E(G(w)) and w - start.
-        consistency_every: steps between two looks of the encoder at the picture.
+        consistency_every: steps between two looks of the encoder at the picture; 1 is published.
         noise: whether the noise maps are unknowns too. noise_penalty: weight of their likeness to a picture.
         drift_cap: largest root mean square of (w - start), in the units of lr; 0: none. Guards what the encoder
             saw against an optimisation that leaves the generator's domain.
@@ -56,9 +58,10 @@ class EmbeddingPlan:
     warm_up: float = 0.05
     cool_down: float = 0.25
     whiten: bool = True
+    perceptual: float = 0.1
     squared_error: float = 0.1
     consistency: float = 1e-3
-    consistency_every: int = 1
+    consistency_every: int = 4
     anchor: float = 0.0
     noise: bool = True
     noise_penalty: float = 100.0
@@ -203,7 +206,7 @@ def embed(
     for number in range(plan.steps):
         rendered = render_found(generator, unknown.ws, unknown.maps).images
         apart, error = target.compare(rendered)
-        loss = apart + plan.squared_error * error + unknown.penalty()
+        loss = plan.perceptual * apart + plan.squared_error * error + unknown.penalty()
         if plan.consistency:
             if echo is None or number % plan.consistency_every == 0:
                 with torch.no_grad():

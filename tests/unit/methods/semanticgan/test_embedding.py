@@ -71,7 +71,9 @@ def test_no_steps_is_the_encoder_alone() -> None:
 @pytest.mark.parametrize("labels", [THREE, TWO], ids=["three classes", "two classes"])
 def test_sixteen_at_once_are_sixteen_alone(labels: LabelSpace) -> None:
     """In double precision, but for the features: Adam makes much of gradients that are nearly nothing."""
-    segmenter = in_double(tiny_segmenter(labels, steps=6, patience=3, drift_cap=0.3))
+    segmenter = in_double(
+        tiny_segmenter(labels, steps=6, patience=3, drift_cap=0.3, perceptual=1.0, consistency_every=1)
+    )
     images = drawn(joint_generator(segmenter.codec), 16).double()
     together = segmenter.answer(images)
     for row in (0, 7, 15):

@@ -62,7 +62,8 @@ def losses(made: EncoderRecipe, step: int = 0) -> dict[str, float]:
 
 
 def test_every_loss_falls_and_the_generator_stays() -> None:
-    made = recipe(schedule={"total_kimg": 0.32, "batch_size": 4}, optimiser={"lr": 5e-3})
+    weights = {"generated_share": 0.5, "perceptual": 10.0}
+    made = recipe(schedule={"total_kimg": 0.32, "batch_size": 4}, optimiser={"lr": 5e-3}, loss=weights)
     kept = copy.deepcopy(made.generator.state_dict())
     trainer = Trainer(made, OwnPictures())
     before = losses(made)
