@@ -6,7 +6,8 @@ from raygseg.config.joint_gan import JointGanConfig
 from raygseg.methods.stylegan2.watch import AUGMENT_SHARE, Detector
 
 # Of the hinge loss: every patch on its side of the margin, which gives the generator's labels no gradient to follow.
-WON_LOSS = 0.02
+# While pictures are still poor it wins by them, so only a long reign counts.
+WON_LOSS, REIGN = 0.01, 10
 
 
 def pair_detectors(config: JointGanConfig) -> list[Detector]:
@@ -17,7 +18,7 @@ def pair_detectors(config: JointGanConfig) -> list[Detector]:
             lambda m: m.get("loss/label_discriminator", 1.0) < WON_LOSS,
             lambda m: f"pairs are all told apart: that discriminator's loss is {m['loss/label_discriminator']:.3g}",
             "raise loss.label_r1_gamma (x4), lower optimiser.lr_label_discriminator, or set label_augment.mode: ada",
-            patience=3,
+            patience=REIGN,
         ),
     ]
     if config.label_augment.mode == "ada":

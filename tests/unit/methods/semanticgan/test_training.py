@@ -188,6 +188,6 @@ def test_detectors_of_pairs() -> None:
     assert names == ["label discriminator has won", "augmentation of pairs has run away"]
     won, runaway = pair_detectors(settings())
     lost = {"loss/label_discriminator": 0.001, "label_augment_p": 0.8}
-    assert [won.observe(i, lost) is not None for i in range(3)] == [False, False, True]
+    assert [won.observe(i, lost) is not None for i in range(10)] == [False] * 9 + [True]
     assert [runaway.observe(i, lost) is not None for i in range(3)] == [False, False, True]
-    assert won.observe(4, {"loss/label_discriminator": 0.4}) is None
+    assert won.observe(10, {"loss/label_discriminator": 0.4}) is None
