@@ -91,10 +91,14 @@ class FeatureLayer(NamedTuple):
 
 
 class Rendering(NamedTuple):
-    """images: [N, 3, R, R] in [-1, 1] (not clamped); features: the asked layers' maps by name."""
+    """images: [N, 3, R, R] in [-1, 1] (not clamped); features: the asked layers' maps by name.
+
+    label_logits: [N, C, R, R] of a generator with a label branch, about +-1 (C = 1 for two classes); else None.
+    """
 
     images: Tensor
     features: dict[str, Tensor]
+    label_logits: Tensor | None = None
 
 
 @runtime_checkable

@@ -68,7 +68,8 @@ def prepared(task: Task) -> Prepared:
     images = torch.stack([torch.from_numpy(pictures.read(i)) for i in range(task.pictures)])
     signed = images.permute(0, 3, 1, 2).float() / 127.5 - 1
     plan = ProjectionPlan(task.steps, noise_share=task.noise_share)
-    return Prepared(generator, PerceptualDistance(*_features(task, side)), signed, plan)
+    distance = PerceptualDistance(*features_of(task.features, side, _precision(task)))
+    return Prepared(generator, distance, signed, plan)
 
 
 def _generator(task: Task) -> Generator:
@@ -84,11 +85,11 @@ def _generator(task: Task) -> Generator:
     raise ConfigError(f"generator: '{task.generator}' is not known", f"use one of {list(GENERATORS)}")
 
 
-def _features(task: Task, side: int) -> tuple[nn.Module, str]:
+def features_of(name: str, side: int, precision: Any = "fp32") -> tuple[nn.Module, str]:
     """VGG-16 where its file is there, else a discriminator, untrained: it costs what a trained one costs."""
     file = Path(os.environ.get("RAYGSEG_DATA", ""), "weights", FILES["vgg16"])
-    if task.features == "vgg16" or (task.features == "auto" and file.is_file()):
-        return load_vgg16(file, 5, side, _precision(task)), SHOWN["vgg16"]
+    if name == "vgg16" or (name == "auto" and file.is_file()):
+        return load_vgg16(file, 5, side, precision), SHOWN["vgg16"]
     torch.manual_seed(1)
     network = DiscriminatorFeatures({"resolution": side, "channel_base": 2048, "channel_max": 64})
     return network.eval().requires_grad_(False), "discriminator (untrained)"

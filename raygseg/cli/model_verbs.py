@@ -1,4 +1,4 @@
-"""The verbs around trained things: sample, fidelity, report, segment, import, pull, inspect."""
+"""The verbs around trained things: sample, fidelity, agreement, report, segment, import, pull, inspect."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the application."""
     app.command(rich_help_panel=PANEL)(sample)
     app.command(rich_help_panel=PANEL)(fidelity)
+    app.command(rich_help_panel=PANEL)(agreement)
     app.command(rich_help_panel=PANEL)(report)
     app.command(rich_help_panel=PANEL)(segment)
     app.command("import", rich_help_panel=PANEL)(import_)
@@ -111,6 +112,30 @@ def fidelity(
             progress=progress,
         )
     show_table(f"{results[0].metric}: {results[0].fakes:,} generated, {results[0].reals:,} real", table(results))
+
+
+def agreement(
+    sampler: Annotated[str, typer.Argument(help="Bundle, checkpoint, or a run's folder.", show_default=False)],
+    segmenter: Annotated[str, typer.Argument(help="Segmenter. " + MODEL, show_default=False)],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder of agreement.jsonl; a run's is known.")] = "",
+    count: Annotated[int, typer.Option("--count", "-k", min=1, help="Generated pictures.")] = 500,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Whether generated labels fit their pictures: mIoU with a segmenter trained on real labels.
+
+    Of a run's folder every checkpoint is measured, and those measured before are
+    not measured again.
+
+    [bold]Example[/]
+
+      raygseg agreement runs/toy-joint runs/toy-oracle/bundle --count 500
+    """
+    from raygseg.pipelines.agreement import agreement as run
+    from raygseg.pipelines.agreement import table
+
+    with Reporter() as progress:
+        results = run(sampler, segmenter, output, count=count, device=device, progress=progress)
+    show_table(f"labels of {results[0].samples:,} samples against {segmenter}", table(results))
 
 
 def report(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from raygseg.config.sections import Run
 
 PANEL = "Run a configuration"
-TRAINED_KINDS = ("gan", "head", "backbone-head", "segmenter", "panet")
+TRAINED_KINDS = ("gan", "joint-gan", "encoder", "head", "backbone-head", "segmenter", "panet")
 
 Words = Annotated[
     list[str] | None,
@@ -26,9 +26,11 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the resolved configuration, sizes and places; run nothing.")
 ]
 
-TRAIN_HELP = """Train what the file's [cyan]kind[/] says: gan, head, backbone-head, segmenter or panet.
+TRAIN_HELP = """Train what the file's [cyan]kind[/] says.
 
-gan: an image generator from unlabelled pictures. head: reads labels out of a
+gan: an image generator from unlabelled pictures. joint-gan: a generator of
+pictures with label maps, from few labelled ones besides. encoder: pictures to its
+codes, and a segmenter by embedding. head: reads labels out of a
 generator. backbone-head: reads them out of a pretrained network, from labelled
 pictures. segmenter: a U-Net on generated pairs or labelled pictures. panet:
 finds classes that it never saw by a few labelled pictures.

@@ -10,20 +10,17 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from raygseg.config.encoder import EncoderConfig
 from raygseg.config.episodes import EpisodesConfig
+from raygseg.config.joint_gan import JointGanConfig
 from raygseg.config.panet import PanetConfig
 from raygseg.config.sections import (
+    AdversarialRun,
     BackboneSection,
     BackboneTraining,
-    DiscriminatorSection,
     Fraction,
-    GanAugment,
-    GanLoss,
-    GanOptimiser,
-    GeneratorSection,
     HeadNetwork,
     HeadTraining,
-    Images,
     NonNegative,
     Positive,
     PositiveInt,
@@ -38,15 +35,8 @@ from raygseg.config.sections import (
 # --- kind: gan -----------------------------------------------------------------------------------
 
 
-class GanConfig(Run):
+class GanConfig(AdversarialRun):
     kind: Literal["gan"] = "gan"
-    data: Images
-    schedule: Schedule
-    generator: GeneratorSection = GeneratorSection()
-    discriminator: DiscriminatorSection = DiscriminatorSection()
-    loss: GanLoss = GanLoss()
-    augment: GanAugment = GanAugment()
-    optimiser: GanOptimiser = GanOptimiser()
 
 
 # --- kind: head ----------------------------------------------------------------------------------
@@ -198,6 +188,8 @@ class CompareConfig(Run):
 
 AnyRun = (
     GanConfig
+    | JointGanConfig
+    | EncoderConfig
     | HeadConfig
     | BackboneHeadConfig
     | SegmenterConfig
@@ -209,6 +201,8 @@ AnyRun = (
 )
 KINDS: dict[str, type[Run]] = {
     "gan": GanConfig,
+    "joint-gan": JointGanConfig,
+    "encoder": EncoderConfig,
     "head": HeadConfig,
     "backbone-head": BackboneHeadConfig,
     "segmenter": SegmenterConfig,

@@ -153,6 +153,18 @@ class GanOptimiser(Section):
     )
 
 
+class AdversarialRun(Run):
+    """What the kinds have in common that train a generator against a discriminator of pictures."""
+
+    data: Images
+    schedule: Schedule
+    generator: GeneratorSection = GeneratorSection()
+    discriminator: DiscriminatorSection = DiscriminatorSection()
+    loss: GanLoss = GanLoss()
+    augment: GanAugment = GanAugment()
+    optimiser: GanOptimiser = GanOptimiser()
+
+
 # --- kind: head ----------------------------------------------------------------------------------
 
 

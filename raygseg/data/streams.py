@@ -37,6 +37,39 @@ class _Order:
         return int(self._epochs[epoch][place])
 
 
+class _Drawn:
+    """Picture number n is any of N, drawn by (seed, "drawn", n): with replacement."""
+
+    def __init__(self, data: _Sized, seed: int) -> None:
+        self._size, self._seed = len(data), seed
+
+    def index(self, number: int) -> int:
+        return derive_seed(self._seed, "drawn", number) % self._size
+
+
+class Pictures(Protocol):
+    """Pictures of one size by position, uint8 [R, R, 3]."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> NDArray[np.uint8]: ...
+
+
+class WithLabelled:
+    """The pictures of an unlabelled set, then those of a labelled one without their maps."""
+
+    def __init__(self, pictures: PictureSet, labelled: LabelledSet) -> None:
+        self._pictures, self._labelled = pictures, labelled
+
+    def __len__(self) -> int:
+        return len(self._pictures) + len(self._labelled)
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        if index < len(self._pictures):
+            return self._pictures.read(index)
+        return self._labelled.read(index - len(self._pictures))[0]
+
+
 class PictureStream:
     """Unlabelled pictures for training (`interfaces.Stream`).
 
@@ -46,7 +79,7 @@ class PictureStream:
         flip: mirror picture number n where a draw seeded by (seed, "flip", n) says so.
     """
 
-    def __init__(self, pictures: PictureSet, seed: int, flip: bool) -> None:
+    def __init__(self, pictures: Pictures, seed: int, flip: bool) -> None:
         self._pictures, self._seed, self._flip = pictures, seed, flip
         self._order = _Order(pictures, seed)
 
@@ -62,21 +95,47 @@ class PictureStream:
 
 
 class LabelledStream:
-    """Pictures with label maps for training; not augmented. Few pictures come round again, each once an epoch."""
+    """Pictures with label maps for training. Few pictures come round again, each once an epoch.
 
-    def __init__(self, data: LabelledSet, seed: int) -> None:
+    Args:
+        flip: mirror pair number n where a draw seeded by (seed, "flip-pair", n) says so; its left and right classes
+            change places.
+        with_replacement: any pair may come next, as where a batch asks for more pairs than there are.
+    """
+
+    def __init__(self, data: LabelledSet, seed: int, flip: bool = False, with_replacement: bool = False) -> None:
         if data.resolution is None:
             raise DataError("a stream needs pictures of one size", "open the labelled set with a resolution")
-        self._data = data
-        self._order = _Order(data, seed)
+        self._data, self._seed, self._flip = data, seed, flip
+        in_turn = _Order(data, seed)  # refuses an empty set
+        self._order: _Order | _Drawn = _Drawn(data, seed) if with_replacement else in_turn
 
     def micro_batch(self, first: int, count: int) -> dict[str, Tensor]:
         """{"images": uint8 [count, 3, R, R], "labels": uint8 [count, R, R]}."""
         import torch
 
-        rows = [self._data.read(self._order.index(n)) for n in range(first, first + count)]
+        rows = [self._show(n) for n in range(first, first + count)]
         labels = torch.from_numpy(np.stack([class_map for _, class_map in rows]))
         return {"images": _to_tensor(np.stack([picture for picture, _ in rows])), "labels": labels}
+
+    def _show(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        picture, class_map = self._data.read(self._order.index(number))
+        if self._flip and derive_seed(self._seed, "flip-pair", number) & 1:
+            return picture[:, ::-1], self._data.labels.flip_lut[class_map[:, ::-1]]
+        return picture, class_map
+
+
+class JointStream:
+    """Unlabelled pictures and labelled pairs side by side, both at the same position (`interfaces.Stream`)."""
+
+    def __init__(self, pictures: PictureStream, pairs: LabelledStream) -> None:
+        self._pictures, self._pairs = pictures, pairs
+
+    def micro_batch(self, first: int, count: int) -> dict[str, Tensor]:
+        """{"images", "labelled_images": uint8 [count, 3, R, R], "labels": uint8 [count, R, R]}."""
+        pairs = self._pairs.micro_batch(first, count)
+        images = self._pictures.micro_batch(first, count)["images"]
+        return {"images": images, "labelled_images": pairs["images"], "labels": pairs["labels"]}
 
 
 def _to_tensor(pictures: NDArray[np.uint8]) -> Any:

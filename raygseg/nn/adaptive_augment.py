@@ -231,3 +231,20 @@ def augment(images: Tensor, p: float, rng: torch.Generator) -> Tensor:
         return images
     transforms = draw_transforms(images.shape[0], images.shape[3], p, rng)
     return apply_colour(apply_geometry(images, transforms.inverse_geometry), transforms.colour)
+
+
+def augment_pairs(
+    images: Tensor, maps: Tensor, p: float, rng: torch.Generator, outside: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As `augment`, with the same geometry for the maps [N, C, H, W] of the pictures and no colour (spec B11-8).
+
+    Args:
+        outside: [C, 1, 1], what the maps hold where nothing of the picture is left; pictures are grey there.
+    """
+    if p <= 0:
+        return images, maps
+    transforms = draw_transforms(images.shape[0], images.shape[3], p, rng)
+    layers = torch.cat([images, maps - outside], dim=1)  # beyond the padding the warp puts zeros
+    warped = apply_geometry(layers, transforms.inverse_geometry)
+    pictures, moved = warped.split([images.shape[1], maps.shape[1]], dim=1)
+    return apply_colour(pictures, transforms.colour), moved + outside

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from raygseg.bundle import CHECKSUMS, read_bundle
-from raygseg.config.schema import GanConfig
+from raygseg.config.sections import AdversarialRun
 from raygseg.data import object_store
 from raygseg.engine.checkpoint import CheckpointFolder, read_checkpoint
 from raygseg.errors import CheckpointError, ConfigError, MissingEnvironmentError
@@ -162,8 +162,12 @@ def _found_discriminator(asked: Asked) -> tuple[dict[str, Any], Mapping[str, Any
         )
     checkpoint = read_checkpoint(place) if is_checkpoint else CheckpointFolder(run).latest()
     config = run_folder.config_of(run)
-    if checkpoint is None or not isinstance(config, GanConfig):
-        raise MissingEnvironmentError(f"{run} holds no checkpoint of `train gan`", "name a discriminator's bundle")
+    if checkpoint is None or not isinstance(config, AdversarialRun):
+        raise MissingEnvironmentError(
+            f"{run} holds no checkpoint of a generator's training", "name a discriminator's bundle"
+        )
+    if getattr(config.generator, "image_channels", 3) != 3:
+        raise ConfigError(f"{run}: its discriminator sees grey pictures, features are of colour ones", "use vgg16")
     base, most = config.generator.widths
     section = config.discriminator
     build = {

@@ -114,9 +114,9 @@ def fidelity(
         DataError: no pictures, or a run without a checkpoint. MissingEnvironmentError: no weights.
     """
     look = _Look(weights_file(network, weights), 0, precision, device)
-    found = _generators(generator)
-    is_run = _is_run(generator)
-    output = output or (generator if is_run else "")
+    found = checkpoints_at(generator)
+    of_run = is_run(generator)
+    output = output or (generator if of_run else "")
     known = _known(output)
     resolution = kinds.load_generator(found[0][1]).resolution
     look = dataclasses.replace(look, side=side_for(resolution))
@@ -139,7 +139,7 @@ def fidelity(
         results.append(Fidelity(place, nimg, **_figures(real, fake), **measured._asdict()))
         if output:
             _append(output, results, known)
-    if is_run:
+    if of_run:
         _track(generator, results)
     return results
 
@@ -251,12 +251,15 @@ def _figures(real: FeatureStatistics, fake: FeatureStatistics) -> dict[str, Any]
 # --- which generators, and what is known ----------------------------------------------------------
 
 
-def _generators(place: str) -> list[tuple[int, str]]:
-    """(nimg, place) of the generator, or of the checkpoints of a run's folder, oldest first."""
+def checkpoints_at(place: str) -> list[tuple[int, str]]:
+    """(nimg, place) of a trained thing, or of the checkpoints of a run's folder, oldest first.
+
+    Raises DataError for a run without a checkpoint.
+    """
     place = place.rstrip("/")
     if kinds.is_checkpoint(place):
         return [(checkpoint_nimg(place.rsplit("/", 1)[-1]), place)]
-    if _is_run(place):
+    if is_run(place):
         names = sorted(CheckpointFolder(place).names())
         if not names:
             raise DataError(f"{place}: a run without a checkpoint", "train on, or name a bundle")
@@ -264,7 +267,7 @@ def _generators(place: str) -> list[tuple[int, str]]:
     return [(-1, place)]
 
 
-def _is_run(place: str) -> bool:
+def is_run(place: str) -> bool:
     """Whether `place` is the folder of a training run."""
     if place.startswith("models:/") or kinds.is_checkpoint(place):
         return False
@@ -307,15 +310,22 @@ def curve(folder: str) -> list[Fidelity]:
 
 
 def _track(folder: str, results: list[Fidelity]) -> None:
-    """Into the experiment store's record of the training run."""
+    measured = {}
+    for result in results:
+        name = result.metric.lower().replace("-", "_")
+        figures = {name: result.fid, "kid": result.kid, "precision": result.precision, "recall": result.recall}
+        measured[result.nimg] = figures
+    log_measured(folder, measured)
+
+
+def log_measured(folder: str, measured: Mapping[int, Mapping[str, float]]) -> None:
+    """Figures by pictures seen into the experiment store's record of the training run in `folder`."""
     from raygseg.tracking.hooks import TrackingHook
 
     local = folder if object_store.is_s3(folder) else str(object_store.local_path(folder).absolute())
     hook = TrackingHook(run_folder.tracking_settings(run_folder.config_of(folder), local))
-    for result in results:
-        name = result.metric.lower().replace("-", "_")
-        figures = {name: result.fid, "kid": result.kid, "precision": result.precision, "recall": result.recall}
-        hook.run.log_metrics(result.nimg, figures)
+    for nimg, figures in measured.items():
+        hook.run.log_metrics(nimg, figures)
     hook.release()
 
 

@@ -14,14 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raygseg.bundle import Bundle, read_bundle
+from raygseg.config.encoder import EncoderConfig
+from raygseg.config.joint_gan import JointGanConfig
 from raygseg.config.panet import PanetConfig
 from raygseg.config.schema import KINDS, BackboneHeadConfig, GanConfig, HeadConfig, SegmenterConfig
 from raygseg.config.sections import Run
 from raygseg.data.picture_sets import LabelledSet, PictureSet, data_fingerprint
 from raygseg.data.sources import open_labelled, open_pictures
 from raygseg.data.splits import nested_subset
-from raygseg.data.streams import LabelledStream, PictureStream
-from raygseg.engine.checkpoint import PREFIX, read_checkpoint
+from raygseg.data.streams import JointStream, LabelledStream, Pictures, PictureStream, WithLabelled
+from raygseg.engine.checkpoint import PREFIX, CheckpointFolder, read_checkpoint
 from raygseg.errors import CheckpointError, ConfigError, DataError
 from raygseg.interfaces import Generator, PairSampler, Segmenter
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from raygseg.methods.panet.network import PrototypeNetwork
 
 PREVIEW_SEEDS = range(64)
+PAIR_SEEDS = range(36)
 
 
 # --- bundles -------------------------------------------------------------------------------------
@@ -51,9 +54,16 @@ def build_generator(build: Mapping[str, Any]) -> Generator:
 
 
 def generator_from(bundle: Bundle, device: str = "cpu") -> Generator:
-    """A ready generator. CheckpointError where the bundle is of another kind or its weights do not fit."""
+    """A ready generator, also that of a joint sampler.
+
+    CheckpointError where the bundle is of another kind or its weights do not fit.
+    """
     from torch import nn
 
+    if bundle.kind == "sampler" and bundle.build.get("method") == "semanticgan":
+        from raygseg.methods.semanticgan.sampler import JointSampler
+
+        return JointSampler.from_bundle(bundle, build_generator, device).generator
     if bundle.kind != "generator":
         raise CheckpointError(f"the bundle is a {bundle.kind}, not a generator", "name one that `train gan` wrote")
     generator = build_generator(bundle.build)
@@ -69,6 +79,11 @@ def generator_from(bundle: Bundle, device: str = "cpu") -> Generator:
 
 
 def sampler_from(bundle: Bundle, device: str = "cpu") -> PairSampler:
+    """A ready sampler of the method that the bundle's `build` names."""
+    if bundle.build.get("method") == "semanticgan":
+        from raygseg.methods.semanticgan.sampler import JointSampler
+
+        return JointSampler.from_bundle(bundle, build_generator, device)
     from raygseg.methods.repurposegan.sampler import GeneratorHeadSampler
 
     return GeneratorHeadSampler.from_bundle(bundle, build_generator, device)
@@ -89,6 +104,11 @@ def segmenter_from(bundle: Bundle, device: str = "cpu") -> Segmenter:
         from raygseg.methods.panet.segmenter import PrototypeSegmenter
 
         return PrototypeSegmenter.from_bundle(bundle, device)
+    if bundle.build.get("method") == "semanticgan-embedding":
+        from raygseg.methods.semanticgan.segmenter import EmbeddingSegmenter
+        from raygseg.pipelines.feature_nets import rebuilt
+
+        return EmbeddingSegmenter.from_bundle(bundle, build_generator, rebuilt, device)
     from raygseg.methods.student.segmenter import UNetSegmenter
 
     return UNetSegmenter.from_bundle(bundle, device)
@@ -175,6 +195,12 @@ class _Trainable:
 def _trainable(run: Run) -> _Trainable:
     if isinstance(run, GanConfig):
         return _Trainable(_gan_training, _gan_bundle)
+    if isinstance(run, JointGanConfig):
+        return _Trainable(_joint_training, _joint_bundle)
+    if isinstance(run, EncoderConfig):
+        from raygseg.pipelines import encoder_run
+
+        return _Trainable(encoder_run.training, encoder_run.bundle)
     if isinstance(run, HeadConfig):
         return _Trainable(_head_training, _head_bundle)
     if isinstance(run, BackboneHeadConfig):
@@ -233,6 +259,57 @@ def _gan_bundle(run: GanConfig, state: Mapping[str, Any]) -> Bundle:
     assert isinstance(generator, StyleGAN2Generator)
     generator.load_state_dict(state["modules"]["average"])
     return Bundle("generator", build, generator.state_dict())
+
+
+def _joint_training(run: JointGanConfig, device: str) -> Training:
+    from raygseg.engine.loop import Training
+    from raygseg.methods.semanticgan.training import build_recipe
+
+    data, labelled = run.data, _labelled(run)
+    pictures = open_pictures(data.source, data.resolution, data.max_bad_fraction, data.limit)
+    shown: Pictures = pictures
+    if run.labelled_as_pictures:
+        shown = WithLabelled(pictures, labelled)
+    few = len(labelled) < run.schedule.batch_size
+    pairs = LabelledStream(labelled, run.seed, run.labelled_flip, with_replacement=few)
+    recipe = build_recipe(run, labelled.labels, device)
+    facts = _about(pictures=_origin(data.source, pictures), labelled=_origin(run.labelled, labelled))
+    if run.start:
+        recipe.start_from(_networks_of(run.start), run.start)
+        facts["parents"] = {"start": run.start}
+    return Training(
+        recipe,
+        JointStream(PictureStream(shown, run.seed, data.flip), pairs),
+        lambda: {"samples": _pair_samples(recipe.sampler())},
+        facts,
+    )
+
+
+def _networks_of(place: str) -> Mapping[str, Any]:
+    """The networks by name in a checkpoint, or in the newest one of a run's folder."""
+    checkpoint = read_checkpoint(place) if is_checkpoint(place) else CheckpointFolder(place).latest()
+    if checkpoint is None:
+        raise CheckpointError(f"{place}: no checkpoint", "name the folder of a run that has trained, or a checkpoint")
+    networks: Mapping[str, Any] = checkpoint.state["recipe"].get("modules", {})
+    return networks
+
+
+def _pair_samples(sampler: PairSampler) -> NDArray[np.uint8]:
+    """Pictures beside their labels, of the same seeds at every checkpoint."""
+    from raygseg.viz.overlays import pair_sheet
+
+    pairs = sampler.sample(PAIR_SEEDS)
+    pictures = pairs.images.permute(0, 2, 3, 1).cpu().numpy()
+    return pair_sheet(list(pictures), list(pairs.probabilities.argmax(1).cpu().numpy()), sampler.labels)
+
+
+def _joint_bundle(run: JointGanConfig, state: Mapping[str, Any]) -> Bundle:
+    from raygseg.methods.semanticgan.training import build_recipe
+
+    recipe = build_recipe(run, _labelled(run).labels)
+    recipe.load_state_dict(state)
+    notes = "Picture and labels come from one generator (SemanticGAN stage 1): no ensemble, so every score is 0."
+    return recipe.sampler().to_bundle(notes=notes)
 
 
 def _head_recipe(run: HeadConfig) -> Any:
@@ -316,9 +393,11 @@ def _origin(source: str, data: PictureSet | LabelledSet) -> dict[str, Any]:
     return {"source": source, "count": len(data), "fingerprint": data_fingerprint(data)}
 
 
-def _labelled(run: SegmenterConfig | BackboneHeadConfig) -> LabelledSet:
+def _labelled(run: SegmenterConfig | BackboneHeadConfig | JointGanConfig) -> LabelledSet:
     """The labelled pictures, or a seeded subset of `labelled_limit` of them (nested: 1 in 5 in 10)."""
-    labelled = open_labelled(run.labelled, run.resolution, run.max_bad_fraction)
+    resolution = run.data.resolution if isinstance(run, JointGanConfig) else run.resolution
+    bad = run.data.max_bad_fraction if isinstance(run, JointGanConfig) else run.max_bad_fraction
+    labelled = open_labelled(run.labelled, resolution, bad)
     if 0 < run.labelled_limit < len(labelled):
         return labelled.subset(nested_subset(labelled.names, run.labelled_limit, run.seed))
     return labelled

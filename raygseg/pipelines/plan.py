@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from raygseg.config.encoder import EncoderConfig
 from raygseg.config.episodes import EpisodesConfig
+from raygseg.config.joint_gan import JointGanConfig
 from raygseg.config.panet import PanetConfig
 from raygseg.config.schema import (
     BackboneHeadConfig,
@@ -19,8 +21,9 @@ from raygseg.config.schema import (
     HeadConfig,
     SegmenterConfig,
 )
-from raygseg.config.sections import Run
+from raygseg.config.sections import AdversarialRun, Run
 from raygseg.errors import RaygsegError
+from raygseg.labels import LabelSpace
 from raygseg.pipelines import run_folder
 
 if TYPE_CHECKING:
@@ -107,7 +110,7 @@ def _networks(config: Run) -> dict[str, Any]:
     total = sum(counts.values())
     standing = total * BYTES * COPIES_TRAINED
     memory = {"training without activations": f"{_mib(standing)} a worker"}
-    if isinstance(config, GanConfig):
+    if isinstance(config, AdversarialRun):
         phase, peak = _peak(config)
         memory[f"activations at their peak ({phase})"] = f"{_mib(peak)} a worker"
         process = PROCESS_BYTES["in process" if config.runtime.in_process else "Ray"]
@@ -121,16 +124,23 @@ def _mib(size: float) -> str:
     return f"{size / 2**20:,.0f} MiB"
 
 
-def _peak(config: GanConfig) -> tuple[str, int]:
+def _peak(config: AdversarialRun) -> tuple[str, int]:
     """The phase that takes the most memory for one micro-batch, and how many bytes."""
     import torch
 
     from raygseg.engine.memory import step_peak_bytes
-    from raygseg.methods.stylegan2.training import build_recipe
+    from raygseg.methods.semanticgan import training as joint
+    from raygseg.methods.stylegan2 import training as plain
 
-    resolution = config.data.resolution
-    images = torch.empty(config.schedule.micro, 3, resolution, resolution, dtype=torch.uint8, device="meta")
-    peaks = step_peak_bytes(build_recipe(config, "meta"), {"images": images})
+    count, resolution = config.schedule.micro, config.data.resolution
+    images = torch.empty(count, 3, resolution, resolution, dtype=torch.uint8, device="meta")
+    data = {"images": images}
+    if isinstance(config, JointGanConfig):
+        recipe: plain.StyleGAN2Recipe = joint.build_recipe(config, _label_space(config), "meta")
+        data |= {"labelled_images": images, "labels": images[:, 0]}
+    else:
+        recipe = plain.build_recipe(config, "meta")
+    peaks = step_peak_bytes(recipe, data)
     return max(peaks.items(), key=lambda item: item[1])
 
 
@@ -140,6 +150,11 @@ def _built(config: Run) -> dict[str, nn.Module]:
         from raygseg.methods.stylegan2.training import build_networks
 
         return dict(zip(("generator", "discriminator"), build_networks(config), strict=True))
+    if isinstance(config, JointGanConfig):
+        from raygseg.methods.semanticgan.training import build_recipe
+
+        networks = build_recipe(config, _label_space(config)).modules()
+        return {name: network for name, network in networks.items() if name != "average"}
     if isinstance(config, HeadConfig):
         from raygseg.methods.repurposegan.heads import build_head
         from raygseg.methods.repurposegan.samples import read_samples
@@ -148,6 +163,11 @@ def _built(config: Run) -> dict[str, nn.Module]:
         generator = load_generator(config.generator, config.runtime.tracking_uri)
         classes = read_samples(config.samples).labels.num_classes
         return {"head": build_head(config.head, generator.feature_layers, classes)}
+    if isinstance(config, EncoderConfig):
+        from raygseg.methods.semanticgan.encoder_training import build_encoder
+        from raygseg.pipelines.encoder_run import open_joint
+
+        return {"encoder": build_encoder(config, open_joint(config.generator, config.runtime.tracking_uri).generator)}
     if isinstance(config, BackboneHeadConfig):
         from raygseg.methods.repurposegan.backbone_training import build_backbone_head, open_trunk
 
@@ -165,8 +185,16 @@ def _built(config: Run) -> dict[str, nn.Module]:
 def _classes(config: SegmenterConfig | BackboneHeadConfig) -> int:
     """Number of classes, from the manifest of the pairs or from the labelled source."""
     from raygseg.data.pair_set import PairSet
-    from raygseg.data.sources import open_labelled
 
     if isinstance(config, SegmenterConfig) and config.pairs:
         return PairSet.open(config.pairs).labels.num_classes
-    return open_labelled(config.labelled, config.resolution, config.max_bad_fraction, limit=1).labels.num_classes
+    return _label_space(config).num_classes
+
+
+def _label_space(config: SegmenterConfig | BackboneHeadConfig | JointGanConfig) -> LabelSpace:
+    """Of the labelled source."""
+    from raygseg.data.sources import open_labelled
+
+    resolution = config.data.resolution if isinstance(config, JointGanConfig) else config.resolution
+    bad = config.data.max_bad_fraction if isinstance(config, JointGanConfig) else config.max_bad_fraction
+    return open_labelled(config.labelled, resolution, bad, limit=1).labels

@@ -27,10 +27,14 @@ LEFT_OUT = frozenset({"kimg", "eta_s", "lr", "unpredicted_classes"})
 # Metrics that belong into one chart, in this order; whatever is left gets a chart by the part before its slash.
 CHARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("losses", ("loss", "loss/generator", "loss/discriminator")),
+    ("losses of pairs", ("loss/label_generator", "loss/label_discriminator", "loss/features")),
     ("logits of the discriminator", ("logit/real", "logit/fake")),
+    ("scores of pairs", ("logit/real_pair", "logit/fake_pair")),
     ("augmentation", ("augment_p", "sign/real")),
-    ("regularisers", ("loss/r1", "loss/path_length")),
+    ("augmentation of pairs", ("label_augment_p", "sign/real_pair")),
+    ("regularisers", ("loss/r1", "loss/label_r1", "loss/path_length")),
     ("path length", ("path_length", "path_mean")),
+    ("agreement of labels with a segmenter (mIoU)", ("agreement", "agreement_foreground")),
     ("spread of pictures", ("spread/real", "spread/fake")),
     ("seconds for 1,000 pictures", ("s_per_kimg",)),
     ("memory of worker 0 (MiB)", ("rss_mib",)),
@@ -104,6 +108,18 @@ def _total(config: Run) -> float:
 
 def _commands(run: str, config: Run) -> list[tuple[str, str]]:
     go_on = ("go on training, or change how long", f"raygseg train {run}/{run_folder.CONFIG}")
+    if config.kind == "joint-gan":
+        return [
+            go_on,
+            ("do the labels fit the pictures?", f"raygseg agreement {run} SEGMENTER"),
+            ("write pairs", f"raygseg generate name=pairs sampler={run}/bundle num_pairs=2000 output=PAIRS"),
+        ]
+    if config.kind == "encoder":
+        return [
+            go_on,
+            ("score it", f"raygseg evaluate name=embedding model={run}/bundle data=SOURCE"),
+            ("the encoder alone, without training again", f"raygseg train {run}/{run_folder.CONFIG} embedding.steps=0"),
+        ]
     if config.kind != "gan":
         return [go_on, ("look at the bundle", f"raygseg inspect {run}/bundle")]
     return [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from raygseg.config.schema import GanConfig
-from raygseg.config.sections import Run
+from raygseg.config.joint_gan import JointGanConfig
+from raygseg.config.sections import AdversarialRun, Run
 from raygseg.data import object_store
 from raygseg.engine.checkpoint import CheckpointFolder, checkpoint_nimg
 
@@ -23,10 +23,11 @@ class Watch:
         self.alarms: list[str] = []
         self._folder = folder
         self._watch = None
-        if isinstance(config, GanConfig):
+        if isinstance(config, AdversarialRun):
+            from raygseg.methods.semanticgan.watch import pair_detectors
             from raygseg.methods.stylegan2.watch import GanWatch
 
-            self._watch = GanWatch(config)
+            self._watch = GanWatch(config, pair_detectors(config) if isinstance(config, JointGanConfig) else ())
 
     def tick(self, nimg: int, metrics: Mapping[str, float]) -> None:
         for alarm in self._watch.observe(nimg, metrics) if self._watch else ():

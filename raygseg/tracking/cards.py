@@ -33,7 +33,7 @@ _LIMITS = {
     ),
     "sampler": (
         "Pairs are as varied as the generator's training pictures and no more.",
-        "Label maps repeat the mistakes of a head trained on a few labelled samples; mind the score column.",
+        "Label maps repeat the mistakes of what learnt them from a few labels; mind the score column.",
     ),
     "generator": ("Pictures resemble the training pictures, with their gaps and biases.",),
 }

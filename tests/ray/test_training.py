@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from torch import Tensor
@@ -15,7 +16,7 @@ from raygseg.engine import state_tree
 from raygseg.engine.checkpoint import TENSORS, CheckpointFolder
 from raygseg.engine.local import run_local
 from raygseg.errors import DataError, MissingEnvironmentError
-from tests.ray import gan_training
+from tests.ray import gan_training, joint_training
 from tests.ray.regression_training import make
 from tests.unit.engine.two_workers import differing
 
@@ -92,10 +93,13 @@ def test_killed_stopped_and_cut_the_run_ends_like_an_undisturbed_one(tmp_path: P
 
 
 @pytest.mark.timeout(600)
-def test_a_gan_whose_worker_is_killed_ends_with_the_weights_of_an_undisturbed_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [gan_training, joint_training], ids=["gan", "joint-gan"])
+def test_a_gan_whose_worker_is_killed_ends_with_the_weights_of_an_undisturbed_run(
+    tmp_path: Path, kind: ModuleType
+) -> None:
     """Augmentation p > 0, mixing, R1, path length, EMA and w_avg live; signal 9 between ticks, twice."""
     runtime = Runtime(workers=2, tick_kimg=0.04, checkpoint_kimg=0.08, max_failures=2, device="cpu", threads=1)
-    alone = gan_training.make({"kimg": 0.4, "seconds": 0.0}, "cpu")
+    alone = kind.make({"kimg": 0.4, "seconds": 0.0}, "cpu")
     assert run_local(alone.recipe, alone.stream, str(tmp_path / "alone"), runtime)
 
     killed: list[int] = []
@@ -111,7 +115,7 @@ def test_a_gan_whose_worker_is_killed_ends_with_the_weights_of_an_undisturbed_ru
     folder = tmp_path / "killed"
     gan = {"kimg": 0.4, "seconds": 0.05}
     assert train_on_ray(
-        Job("tests.ray.gan_training:make", gan, str(folder), "f", runtime.model_dump()),
+        Job(f"{kind.__name__}:make", gan, str(folder), "f", runtime.model_dump()),
         kill_twice,
     )
     assert len(killed) == 2

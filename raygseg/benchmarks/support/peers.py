@@ -26,6 +26,7 @@ from raygseg.errors import MissingEnvironmentError
 VARIABLE = "RAYGSEG_PEERS"
 NVIDIA_ADA, NVIDIA_3, ROSINALITY = "stylegan2-ada-pytorch", "stylegan3", "stylegan2-pytorch"
 PANET = "PANet"
+SEMANTICGAN = "semanticGAN_code"
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 

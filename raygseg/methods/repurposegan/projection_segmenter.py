@@ -23,6 +23,7 @@ from raygseg.methods.repurposegan.heads import LabelHead
 from raygseg.methods.repurposegan.sampler import resample
 from raygseg.methods.student.segmenter import enlarge
 from raygseg.nn.framing import FULL, Framing, Square, put_back, see
+from raygseg.nn.half import compact
 from raygseg.nn.noise_maps import render_found
 from raygseg.nn.projection import LatentSpread, PerceptualDistance, Projection, ProjectionPlan, latent_spread, project
 from raygseg.nn.projection_gate import Gate
@@ -199,7 +200,9 @@ class ProjectionSegmenter:
         """
         networks = dict(zip(NETWORKS, (self.generator, self.head, self.distance.network), strict=True))
         tensors = {
-            f"{name}.{key}": _small(t) for name, net in networks.items() for key, t in _module(net).state_dict().items()
+            f"{name}.{key}": compact(t)
+            for name, net in networks.items()
+            for key, t in _module(net).state_dict().items()
         }
         if self.template is not None:
             tensors |= {f"template.{key}": tensor for key, tensor in self.template.tensors().items()}
@@ -274,11 +277,3 @@ def central_square(height: int, width: int) -> tuple[slice, slice]:
 def _module(network: object) -> nn.Module:
     assert isinstance(network, nn.Module)
     return network
-
-
-def _small(tensor: Tensor) -> Tensor:
-    """In half precision where that loses nothing: published backbones are stored so."""
-    if tensor.dtype != torch.float32:
-        return tensor
-    half = tensor.half()
-    return half if torch.equal(half.float(), tensor) else tensor

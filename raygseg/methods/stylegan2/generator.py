@@ -1,4 +1,4 @@
-"""StyleGAN2 generator: mapping network and skip synthesis (spec A3-A5)."""
+"""StyleGAN2 generator: mapping network and skip synthesis (spec A3-A5), with an optional label branch (spec B3)."""
 
 from __future__ import annotations
 
@@ -52,9 +52,17 @@ class Mapping(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """One resolution: (up-)convolutions and the picture's contribution; w indices per spec A5."""
+    """One resolution: (up-)convolutions and what it adds to picture and labels; w indices per spec A5, B3."""
 
-    def __init__(self, in_channels: int, out_channels: int, w_dim: int, resolution: int, image_channels: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        image_channels: int,
+        label_channels: int = 0,
+    ) -> None:
         super().__init__()
         self.resolution = resolution
         self.first_w = 0 if resolution == 4 else 2 * (resolution.bit_length() - 3) - 1
@@ -66,6 +74,7 @@ class SynthesisBlock(nn.Module):
             self.conv0 = StyledConv(in_channels, out_channels, w_dim, resolution, up=True)
         self.conv1 = StyledConv(out_channels, out_channels, w_dim, resolution)
         self.to_image = ToImage(out_channels, image_channels, w_dim)
+        self.to_labels = ToImage(out_channels, label_channels, w_dim) if label_channels else None
 
     @property
     def convs(self) -> list[tuple[str, StyledConv]]:
@@ -75,14 +84,18 @@ class SynthesisBlock(nn.Module):
     def forward(
         self,
         x: Tensor | None,
-        image: Tensor | None,
+        outputs: tuple[Tensor | None, Tensor | None],
         ws: Tensor,
         noise: Sequence[Tensor | None],
         layers: Sequence[str],
         features: dict[str, Tensor],
         dtype: torch.dtype,
-    ) -> tuple[Tensor, Tensor]:
-        """The maps and the picture of the resolution below to those of this one; asked layers go into `features`."""
+        labels_shape_trunk: bool,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
+        """Maps and outputs (picture, labels) of the resolution below to those of this one.
+
+        Asked layers go into `features`.
+        """
         if self.const is not None:
             x = self.const.to(dtype).expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
         assert x is not None
@@ -91,28 +104,49 @@ class SynthesisBlock(nn.Module):
             x = conv(x, ws[:, self.first_w + offset], map_)
             if name in layers:
                 features[name] = x
-        part: Tensor = self.to_image(x, ws[:, self.first_w + len(self.convs)])
-        return x, part if image is None else upsample(image) + part
+        image, labels = outputs
+        w = ws[:, self.first_w + len(self.convs)]
+        image = _accumulated(image, self.to_image(x, w))
+        if self.to_labels is not None:
+            maps, code = (x, w) if labels_shape_trunk else (x.detach(), w.detach())
+            labels = _accumulated(labels, self.to_labels(maps, code))
+        return x, (image, labels)
+
+
+def _accumulated(below: Tensor | None, part: Tensor) -> Tensor:
+    """The output of the resolution below at twice the size, plus this one's part."""
+    return part if below is None else upsample(below) + part
 
 
 class Synthesis(nn.Module):
     """W+ codes [N, num_ws, w_dim] -> picture [N, C, R, R] in [-1, 1] (not clamped), with named feature maps.
 
+    With label channels it also gives label logits, made at every resolution from the same maps and the same w as
+    the picture, and summed over the resolutions like it (spec B3).
+
     Attributes:
         recompute_from: blocks from this resolution on keep no activations for the backward pass but
             compute them again there (0: none do). The numbers are the same.
+        labels_shape_trunk: whether gradients of the label logits reach maps and codes, or only the label
+            branch's own layers (spec B11-4).
     """
 
     def __init__(
-        self, w_dim: int, resolution: int, channel_base: int, channel_max: int, image_channels: int = 3
+        self,
+        w_dim: int,
+        resolution: int,
+        channel_base: int,
+        channel_max: int,
+        image_channels: int = 3,
+        label_channels: int = 0,
     ) -> None:
         super().__init__()
         log2 = check_resolution(resolution)
         self.resolution, self.w_dim, self.num_ws = resolution, w_dim, 2 * log2 - 2
-        self.recompute_from = 0
+        self.recompute_from, self.labels_shape_trunk = 0, True
         widths = {2**i: channels_at(2**i, channel_base, channel_max) for i in range(2, log2 + 1)}
         self.blocks = nn.ModuleList(
-            SynthesisBlock(widths[max(r // 2, 4)], widths[r], w_dim, r, image_channels) for r in widths
+            SynthesisBlock(widths[max(r // 2, 4)], widths[r], w_dim, r, image_channels, label_channels) for r in widths
         )
         self.feature_layers = tuple(
             FeatureLayer(name, widths[block.resolution], block.resolution)
@@ -137,21 +171,24 @@ class Synthesis(nn.Module):
         Args:
             noise: one [N, 1, r, r] map a convolution, in layer order; None uses the constant buffer(s).
             layers: names of the feature maps to return (taken after the activation).
-            dtype: working precision of the convolutions (fp16: where `half.dtype_at` says so); the picture is
-                always accumulated in fp32.
+            dtype: working precision of the convolutions (fp16: where `half.dtype_at` says so); picture and
+                labels are always accumulated in fp32.
         """
         features: dict[str, Tensor] = {}
-        x = image = None
+        x: Tensor | None = None
+        outputs: tuple[Tensor | None, Tensor | None] = (None, None)
         maps = itertools.repeat(None) if noise is None else iter(noise)
         for block in self._blocks():
             own = [next(maps) for _ in block.convs]
             precision = dtype_at(block.resolution, self.resolution, dtype)
+            arguments = (x, outputs, ws, own, layers, features, precision, self.labels_shape_trunk)
             if self.recompute_from and block.resolution >= self.recompute_from and not layers:
-                x, image = recomputed(block, x, image, ws, own, (), features, precision)
+                x, outputs = recomputed(block, *arguments)
             else:
-                x, image = block(x, image, ws, own, layers, features, precision)
+                x, outputs = block(*arguments)
+        image, labels = outputs
         assert image is not None
-        return Rendering(image, features)
+        return Rendering(image, features, labels)
 
 
 class StyleGAN2Generator(nn.Module):
@@ -160,6 +197,8 @@ class StyleGAN2Generator(nn.Module):
     Args:
         resolution: power of two.
         channel_base, channel_max: channels at r are min(base / r, max).
+        image_channels: 3, or 1 for grey pictures, which `render` gives as three equal channels.
+        label_channels: of the label branch; 0: none, plain StyleGAN2.
     """
 
     def __init__(
@@ -171,6 +210,7 @@ class StyleGAN2Generator(nn.Module):
         channel_base: int = 32768,
         channel_max: int = 512,
         image_channels: int = 3,
+        label_channels: int = 0,
     ) -> None:
         super().__init__()
         self.build: dict[str, Any] = {
@@ -182,9 +222,11 @@ class StyleGAN2Generator(nn.Module):
             "channel_max": channel_max,
             "image_channels": image_channels,
         }
-        self.z_dim = z_dim
+        if label_channels:
+            self.build["label_channels"] = label_channels
+        self.z_dim, self.label_channels = z_dim, label_channels
         self.mapping = Mapping(z_dim, w_dim, mapping_layers)
-        self.synthesis = Synthesis(w_dim, resolution, channel_base, channel_max, image_channels)
+        self.synthesis = Synthesis(w_dim, resolution, channel_base, channel_max, image_channels, label_channels)
         self.resolution, self.w_dim, self.num_ws = resolution, w_dim, self.synthesis.num_ws
         self.feature_layers = self.synthesis.feature_layers
 
@@ -230,4 +272,6 @@ class StyleGAN2Generator(nn.Module):
         elif noise_seeds is not None:
             maps = self.noise(noise_seeds)
         rendering: Rendering = self.synthesis(ws, maps, layers)
+        if rendering.images.shape[1] == 1:
+            return rendering._replace(images=rendering.images.expand(-1, 3, -1, -1))
         return rendering

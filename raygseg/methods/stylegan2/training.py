@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raygseg.config.schema import GanConfig
-from raygseg.interfaces import Draws, MicroBatch, Phase, PhaseLoss
+from raygseg.config.sections import AdversarialRun
+from raygseg.interfaces import Draws, MicroBatch, Phase, PhaseLoss, Rendering
 from raygseg.methods.stylegan2.augment_control import AugmentController
 from raygseg.methods.stylegan2.discriminator import Discriminator
 from raygseg.methods.stylegan2.generator import StyleGAN2Generator
@@ -45,21 +45,29 @@ def spread(images: Tensor) -> Tensor:
 
 def lazy_adam(parameters: Sequence[nn.Parameter], lr: float, interval: int) -> torch.optim.Adam:
     """Adam with lr and betas rescaled for a regulariser every `interval` steps (spec A8); 0: no regulariser."""
-    c = interval / (interval + 1) if interval else 1.0
+    c = lazy_scale(interval)
     return torch.optim.Adam(parameters, lr=lr * c, betas=(0.0, 0.99**c), eps=1e-8, fused=True)
 
 
-def build_networks(config: GanConfig) -> tuple[StyleGAN2Generator, Discriminator]:
-    """Networks of the configuration, initialised from its seed."""
+def lazy_scale(interval: int) -> float:
+    """k / (k + 1) for a regulariser every k steps (spec A8); 1 for none."""
+    return interval / (interval + 1) if interval else 1.0
+
+
+def build_networks(
+    config: AdversarialRun, image_channels: int = 3, label_channels: int = 0
+) -> tuple[StyleGAN2Generator, Discriminator]:
+    """Networks of the configuration, initialised from its seed; the channels are the generator's outputs."""
     g, d = config.generator, config.discriminator
     base, most = g.widths
+    sizes = {"z_dim": g.z_dim, "w_dim": g.w_dim, "mapping_layers": g.mapping_layers}
+    outputs = {"image_channels": image_channels, "label_channels": label_channels}
+    judged = {"mbstd_group": d.mbstd_group, "image_channels": image_channels}
     with torch.random.fork_rng(devices=[]):
         # Initialisation draws from torch's global generator; fork_rng keeps that from leaking out.
         torch.manual_seed(derive_seed(config.seed, "init"))
-        generator = StyleGAN2Generator(config.data.resolution, g.z_dim, g.w_dim, g.mapping_layers, base, most)
-        discriminator = Discriminator(
-            config.data.resolution, d.channel_base or base, d.channel_max or most, d.mbstd_group
-        )
+        generator = StyleGAN2Generator(config.data.resolution, channel_base=base, channel_max=most, **sizes, **outputs)
+        discriminator = Discriminator(config.data.resolution, d.channel_base or base, d.channel_max or most, **judged)
     return generator, discriminator
 
 
@@ -68,12 +76,17 @@ class StyleGAN2Recipe:
 
     name = "gan"
 
-    def __init__(self, config: GanConfig, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        config: AdversarialRun,
+        device: torch.device | str = "cpu",
+        networks: tuple[StyleGAN2Generator, Discriminator] | None = None,
+    ) -> None:
         self.config, self.device = config, torch.device(device)
         self.seed = config.seed
         self.batch_size, self.micro_batch = config.schedule.batch_size, config.schedule.micro
         self.total_images = int(config.schedule.total_kimg * 1000)
-        generator, discriminator = build_networks(config)
+        generator, discriminator = networks or build_networks(config)
         self.generator, self.discriminator = generator.to(self.device), discriminator.to(self.device)
         for network in (self.generator.synthesis, self.discriminator):
             network.recompute_from = config.runtime.recompute_from
@@ -119,9 +132,11 @@ class StyleGAN2Recipe:
         with torch.no_grad():
             ws, _ = self._codes(batch.draws, "Dmain", self.micro_batch)
             fake = self._synthesise(ws, batch.draws, "Dmain", self.dtype)
-        fake_logits = self._judge(fake, batch.draws, "Dmain/fake", self.dtype)
-        real = to_signed(batch.data["images"])
-        real_logits = self._judge(real, batch.draws, "Dmain/real", self.dtype)
+        return self._told_apart(fake, to_signed(batch.data["images"]), batch.draws)
+
+    def _told_apart(self, fake: Tensor, real: Tensor, draws: Draws) -> PhaseLoss:
+        fake_logits = self._judge(fake, draws, "Dmain/fake", self.dtype)
+        real_logits = self._judge(real, draws, "Dmain/real", self.dtype)
         loss = discriminator_loss(fake_logits, real_logits)
         return PhaseLoss(
             loss,
@@ -135,9 +150,12 @@ class StyleGAN2Recipe:
         )
 
     def _discriminator_r1(self, batch: MicroBatch) -> PhaseLoss:
+        return self._smoothed(to_signed(batch.data["images"]), batch.draws)
+
+    def _smoothed(self, real: Tensor, draws: Draws) -> PhaseLoss:
         section = self.config.loss
-        real = to_signed(batch.data["images"]).requires_grad_(True)
-        logits = self._judge(real, batch.draws, "Dreg", torch.float32)
+        real = real.requires_grad_(True)
+        logits = self._judge(real, draws, "Dreg", torch.float32)
         penalty = r1_penalty(real, logits, section.r1_gamma)
         # 0 * logits: every parameter gets a gradient, as in the main phase.
         return PhaseLoss((penalty + 0 * logits.mean()) * section.r1_interval, {"loss/r1": penalty})
@@ -159,8 +177,11 @@ class StyleGAN2Recipe:
         return ws, w.mean(dim=0)
 
     def _synthesise(self, ws: Tensor, draws: Draws, purpose: str, dtype: torch.dtype) -> Tensor:
-        images: Tensor = self.generator.synthesis(ws, self._noise(draws, purpose, ws.shape[0]), dtype=dtype).images
-        return images
+        return self._render(ws, draws, purpose, dtype).images
+
+    def _render(self, ws: Tensor, draws: Draws, purpose: str, dtype: torch.dtype) -> Rendering:
+        rendering: Rendering = self.generator.synthesis(ws, self._noise(draws, purpose, ws.shape[0]), dtype=dtype)
+        return rendering
 
     @property
     def _drawn_on(self) -> str:
@@ -227,6 +248,6 @@ class StyleGAN2Recipe:
         return float(spread(self.generator.synthesis(ws).images))
 
 
-def build_recipe(config: GanConfig, device: torch.device | str = "cpu") -> StyleGAN2Recipe:
+def build_recipe(config: AdversarialRun, device: torch.device | str = "cpu") -> StyleGAN2Recipe:
     """The recipe that `train gan` drives."""
     return StyleGAN2Recipe(config, device)

@@ -6,10 +6,10 @@ one of any of these is normal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from raygseg.config.schema import GanConfig
+from raygseg.config.sections import AdversarialRun
 
 Metrics = Mapping[str, float]
 
@@ -60,7 +60,7 @@ COLLAPSED_SHARE = 0.1
 AUGMENT_SHARE = 0.98  # of p_max
 
 
-def gan_detectors(config: GanConfig) -> list[Detector]:
+def gan_detectors(config: AdversarialRun) -> list[Detector]:
     """The detectors that make sense for this configuration."""
     p_max = config.augment.p_max
     detectors = [
@@ -106,10 +106,10 @@ def gan_detectors(config: GanConfig) -> list[Detector]:
 
 
 class GanWatch:
-    """All detectors of a run."""
+    """All detectors of a run; `extra`: of what it trains besides."""
 
-    def __init__(self, config: GanConfig) -> None:
-        self._detectors = gan_detectors(config)
+    def __init__(self, config: AdversarialRun, extra: Sequence[Detector] = ()) -> None:
+        self._detectors = [*gan_detectors(config), *extra]
 
     def observe(self, nimg: int, metrics: Metrics) -> list[Alarm]:
         """New alarms of the tick that ended after `nimg` pictures."""

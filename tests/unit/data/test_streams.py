@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from raygseg.data.picture_files import encode_png
 from raygseg.data.sources import LabelledStream, PictureSet, PictureStream, open_labelled, open_pictures
 from raygseg.data.splits import nested_subset
+from raygseg.data.streams import JointStream, WithLabelled
 from raygseg.errors import DataError
 
 
@@ -80,3 +81,44 @@ def test_subsets_differ_by_seed_and_refuse_what_cannot_be() -> None:
         nested_subset(names, 31, 0)
     with pytest.raises(DataError, match="repeat"):
         nested_subset(["a", "a"], 1, 0)
+
+
+FEW = "toy://default?count=3&seed=1"
+
+
+def test_mirrored_pairs_swap_left_and_right() -> None:
+    data = open_labelled(FEW, 16)
+    plain = LabelledStream(data, seed=2).micro_batch(0, 24)
+    mirrored = LabelledStream(data, seed=2, flip=True).micro_batch(0, 24)
+    lut = torch.from_numpy(data.labels.flip_lut)
+    kinds = set()
+    for i in range(24):
+        same = torch.equal(plain["images"][i], mirrored["images"][i])
+        kinds.add(same)
+        wanted = plain["labels"][i] if same else lut[plain["labels"][i].flip(-1).long()]
+        assert torch.equal(mirrored["labels"][i], wanted)
+        assert same or torch.equal(mirrored["images"][i], plain["images"][i].flip(-1))
+    assert kinds == {True, False}
+
+
+def test_pairs_with_replacement_resume_anywhere_and_all_come() -> None:
+    data = open_labelled(FEW, 16)
+    whole = LabelledStream(data, seed=4, with_replacement=True).micro_batch(0, 30)["images"]
+    pieces = [LabelledStream(data, 4, with_replacement=True).micro_batch(i, 6)["images"] for i in range(0, 30, 6)]
+    assert torch.equal(whole, torch.cat(pieces))
+    drawn = [next(j for j in range(3) if np.array_equal(data.read(j)[0], p)) for p in whole.permute(0, 2, 3, 1).numpy()]
+    assert set(drawn) == {0, 1, 2}
+    assert any(sorted(drawn[i : i + 3]) != [0, 1, 2] for i in range(0, 30, 3)), "not in turn"
+
+
+def test_two_streams_side_by_side() -> None:
+    pictures, labelled = open_pictures("toy://default?count=5&seed=0", 16), open_labelled(FEW, 16)
+    both = WithLabelled(pictures, labelled)
+    assert len(both) == 8 and np.array_equal(both.read(5), labelled.read(0)[0])
+    stream = JointStream(PictureStream(both, 0, False), LabelledStream(labelled, 0))
+    batch = stream.micro_batch(8, 8)
+    assert {name: tuple(t.shape) for name, t in batch.items()} == {
+        "images": (8, 3, 16, 16), "labelled_images": (8, 3, 16, 16), "labels": (8, 16, 16)
+    }  # fmt: skip
+    again = stream.micro_batch(12, 4)
+    assert all(torch.equal(batch[name][4:], again[name]) for name in batch)

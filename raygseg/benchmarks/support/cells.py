@@ -1,0 +1,32 @@
+"""Results of an experiment, each stored when it is there and not made again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Cell = dict[str, Any]
+
+
+class Cells:
+    """Named results in FOLDER/cells, one JSON file each, written whole or not at all."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def kept(self, name: str, work: Callable[[], Cell]) -> Cell:
+        """The stored result, or what `work` gives, stored with the time that it took."""
+        file = self.folder / "cells" / f"{name}.json"
+        if not file.is_file():
+            wall, cpu = time.perf_counter(), time.process_time()
+            cell = work()
+            cell |= {"wall_s": round(time.perf_counter() - wall, 1), "cpu_s": round(time.process_time() - cpu, 1)}
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_suffix(".partial")
+            partial.write_text(json.dumps(cell, indent=1) + "\n")
+            partial.rename(file)
+        stored: Cell = json.loads(file.read_text())
+        return stored

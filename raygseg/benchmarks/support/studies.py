@@ -1,0 +1,54 @@
+"""The kinds of pictures on which SemanticGAN is tried, with sizes and lengths that a laptop can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+DATA = "DATA/"  # in a source: the folder of the data sets
+
+
+@dataclass(frozen=True)
+class Study:
+    """A kind of pictures.
+
+    Attributes:
+        resolution: px. pictures: unlabelled. labelled: the pool that labels are drawn from.
+        tests: by name. draws: how many for each number of labels.
+        files: configurations of the pre-training (none: the joint training begins anew) and of the joint training.
+        kimg: length of the pre-training, the joint training, the encoder and the U-Net.
+        encoder, direct: overrides of the encoder and of the U-Net.
+    """
+
+    resolution: int
+    pictures: str
+    labelled: str
+    tests: Mapping[str, str]
+    draws: Mapping[int, int]
+    files: Mapping[str, str]
+    kimg: Mapping[str, float]
+    encoder: tuple[str, ...] = ()
+    direct: tuple[str, ...] = ()
+
+
+_FINER = ("encoder.width=16", "encoder.channels=128", "encoder.stem_stride=2")
+_TOY = "toy://{style}?count=200&seed=99&size=32"
+STUDIES = {
+    "toy": Study(
+        32, "toy://default?count=20000&seed=0", "toy://default?count=50&seed=7&size=32",
+        {"in domain": _TOY.format(style="default"), "out of domain": _TOY.format(style="ood")}, {10: 1, 50: 1},
+        {"pretrain": "toy/gan.yaml", "joint": "joint-gan/toy.yaml"},
+        {"pretrain": 100, "joint": 50, "encoder": 20, "direct": 32},
+    ),
+    "nuclei": Study(
+        64, f"{DATA}nuclei?split=in_domain/train", f"{DATA}nuclei?split=in_domain/train",
+        {"in domain": f"{DATA}nuclei?split=in_domain/test", "out of domain": f"{DATA}nuclei?split=out_of_domain"},
+        {10: 3, 50: 1}, {"pretrain": "joint-gan/nuclei-pictures.yaml", "joint": "joint-gan/nuclei.yaml"},
+        {"pretrain": 120, "joint": 40, "encoder": 10, "direct": 16}, _FINER,
+    ),
+    "chest-xray": Study(
+        64, f"{DATA}chest_xray?split=train", f"{DATA}chest_xray?split=train",
+        {"in domain": f"{DATA}chest_xray?split=test"}, {10: 1}, {"joint": "joint-gan/chest-xray.yaml"},
+        {"joint": 120, "encoder": 10, "direct": 16}, (*_FINER, "data.flip=false"), ("augment.flip=false",),
+    ),
+}  # fmt: skip
