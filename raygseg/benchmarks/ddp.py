@@ -20,7 +20,7 @@ from raygseg.benchmarks.support.host import StolenTime
 from raygseg.config.schema import GanConfig
 
 STEPS_PER_TICK = 16  # one whole round of the lazy regularisers
-FACTORY = "raygseg.pipelines.kinds:make_training"
+FACTORY = "raygseg.pipelines.trainables:make_training"
 
 
 def gan_config(output: str, workers: int, ticks: int, batch_size: int, resolution: int, capacity: int) -> GanConfig:
@@ -62,7 +62,7 @@ def in_process(config: GanConfig) -> float:
     """Seconds a step of the loop in this process."""
     from raygseg.engine.local import run_local
     from raygseg.engine.loop import Clock, Hooks
-    from raygseg.pipelines.kinds import make_training
+    from raygseg.pipelines.trainables import make_training
 
     times = StepTimes(config.schedule.batch_size)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from raygseg.pipelines.submit import Prepared, Request
 
 PANEL = "Run a configuration"
-CONFIGURED = ("train", "generate", "evaluate", "compare")
+CONFIGURED = ("train", "generate", "evaluate", "episodes", "compare")
 SUBMITTED = (*CONFIGURED, "segment", "benchmark")  # the scripts of jobs/
 
 SUBMIT_HELP = """Run a verb on a Ray cluster: checked here, packed, started, followed.

@@ -35,7 +35,7 @@ def open_joint(uri: str, tracking_uri: str = "") -> JointSampler:
     from raygseg.methods.semanticgan.sampler import JointSampler
     from raygseg.pipelines import kinds
 
-    return JointSampler.from_bundle(kinds._open(uri, tracking_uri), kinds.build_generator)
+    return JointSampler.from_bundle(kinds.open_bundle(uri, tracking_uri), kinds.build_generator)
 
 
 def training(run: EncoderConfig, device: str) -> Training:

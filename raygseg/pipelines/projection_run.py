@@ -143,7 +143,7 @@ def _opened(generator: str, settings: ProjectSettings) -> tuple[Generator, Bundl
     """The generator, and the sampler's bundle where it came with a head."""
     if generator.endswith(".safetensors"):
         return load_mobile_generator(generator, settings.resolution or FACE_PIXELS, FULL, "bf16"), None
-    bundle = kinds._open(generator, "")
+    bundle = kinds.open_bundle(generator, "")
     if bundle.kind == "sampler":
         sampler = kinds.sampler_from(bundle)
         return sampler.generator, bundle  # type: ignore[attr-defined]

@@ -24,7 +24,7 @@ from raygseg.engine.interrupts import StopRequest
 from raygseg.engine.local import run_local
 from raygseg.engine.loop import Clock, Hooks, Training
 from raygseg.errors import ConfigError, TrainingError
-from raygseg.pipelines import kinds, run_folder
+from raygseg.pipelines import run_folder, trainables
 from raygseg.pipelines.plan import plan as plan
 from raygseg.pipelines.registry import register
 from raygseg.pipelines.watch import Watch
@@ -32,7 +32,7 @@ from raygseg.tracking.cards import model_card
 from raygseg.tracking.hooks import TrackingHook
 
 Progress = Callable[[str, float, float, Mapping[str, float]], None]  # (stage, done, total, facts)
-FACTORY = "raygseg.pipelines.kinds:make_training"
+FACTORY = "raygseg.pipelines.trainables:make_training"
 STAGE = "train"
 # A GAN's losses say nothing about its pictures; PANet's are those of a few episodes, and its last weights are used.
 BEST_BY = {"head": "loss", "backbone-head": "loss", "segmenter": "loss"}
@@ -170,7 +170,7 @@ def _train_here(config: Run, folder: str, outside: Outside) -> bool:
 
     wanted = config.runtime.device
     device = ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
-    training = kinds.make_training(config.model_dump(mode="json"), device)
+    training = trainables.make_training(config.model_dump(mode="json"), device)
     hooks = [_Tell(outside, training)]
     with StopRequest() as stop:
         return run_local(
@@ -232,7 +232,7 @@ def _finish(config: Run, folder: str, outside: Outside) -> TrainResult:
 
 
 def _bundle(config: Run, last: Checkpoint, facts: Mapping[str, Any]) -> Bundle:
-    bundle = kinds.make_bundle(config, last.state["recipe"])
+    bundle = trainables.make_bundle(config, last.state["recipe"])
     told = {
         "name": config.name,
         "fingerprint": fingerprint(config),

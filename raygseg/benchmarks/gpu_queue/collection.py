@@ -14,7 +14,7 @@ from raygseg.bundle import write_bundle
 from raygseg.config.schema import GanConfig
 from raygseg.engine.checkpoint import PREFIX, checkpoint_nimg, read_checkpoint
 from raygseg.errors import DataError
-from raygseg.pipelines.kinds import make_bundle
+from raygseg.pipelines.trainables import make_bundle
 
 PICTURES = {"cars-128": "$RAYGSEG_DATA/cars/unlabelled", "toy-generator": "toy://default?count=5000&start=50000"}
 

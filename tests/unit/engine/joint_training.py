@@ -6,7 +6,7 @@ from typing import Any
 
 from raygseg.config.joint_gan import JointGanConfig
 from raygseg.interfaces import Recipe, Stream
-from raygseg.pipelines.kinds import make_training
+from raygseg.pipelines.trainables import make_training
 
 CONFIG: dict[str, Any] = {
     "kind": "joint-gan",

@@ -21,9 +21,10 @@ from raygseg.methods.semanticgan.sampler import JointSampler
 from raygseg.methods.semanticgan.segmenter import EmbeddingSegmenter
 from raygseg.pipelines.encoder_run import labelled_of, open_joint
 from raygseg.pipelines.evaluate import evaluate
-from raygseg.pipelines.kinds import load_segmenter, make_training
+from raygseg.pipelines.kinds import load_segmenter
 from raygseg.pipelines.segment import segment
 from raygseg.pipelines.train import plan, train
+from raygseg.pipelines.trainables import make_training
 from tests.unit.methods.semanticgan.tiny_joint import ENCODER, JUDGE, joint_generator
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # making an MLflow store takes its time

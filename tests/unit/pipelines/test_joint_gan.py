@@ -16,10 +16,11 @@ from raygseg.errors import DataError
 from raygseg.methods.semanticgan.sampler import JointSampler
 from raygseg.pipelines import agreement as measuring
 from raygseg.pipelines.agreement import agreement, records
-from raygseg.pipelines.kinds import load_generator, load_sampler, make_training
+from raygseg.pipelines.kinds import load_generator, load_sampler
 from raygseg.pipelines.run_report import run_report
 from raygseg.pipelines.sheets import draw_sheet
 from raygseg.pipelines.train import train
+from raygseg.pipelines.trainables import make_training
 from tests.unit.engine.joint_training import settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

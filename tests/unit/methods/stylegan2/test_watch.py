@@ -15,7 +15,7 @@ from raygseg.engine.loop import Clock, Hooks, Trainer, train_loop
 from raygseg.errors import TrainingError
 from raygseg.methods.stylegan2.training import StyleGAN2Recipe
 from raygseg.methods.stylegan2.watch import GanWatch
-from raygseg.pipelines.kinds import make_training
+from raygseg.pipelines.trainables import make_training
 from raygseg.pipelines.watch import Watch
 
 GOOD: dict[str, Any] = {
