@@ -13,7 +13,7 @@ from raygseg.data.picture_files import Picture
 from raygseg.errors import ConfigError, DataError, FingerprintError, MissingEnvironmentError
 from raygseg.interfaces import Segmentation
 from raygseg.pipelines import compare as comparing
-from raygseg.pipelines import compare_arms, compare_trial, run_folder
+from raygseg.pipelines import compare_arms, compare_report, compare_trial, run_folder
 from raygseg.pipelines.compare import compare
 from raygseg.pipelines.compare_arms import ArmKind, Place, chosen_arms, direct
 
@@ -37,9 +37,8 @@ def two_arms(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, file in (("direct", direct), ("backbone", wide))
     }
     monkeypatch.setattr(compare_arms, "weights_place", lambda name, given: Path(__file__))
-    for module in (compare_arms, compare_trial, comparing):
+    for module in (compare_arms, compare_report, compare_trial, comparing):
         monkeypatch.setattr(module, "ARMS", arms)
-    monkeypatch.setattr("raygseg.pipelines.compare_report.ARMS", arms)
 
 
 def config(folder: Path, **changes: object) -> CompareConfig:
