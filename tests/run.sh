@@ -51,7 +51,7 @@ for name in "${tiers[@]}"; do
     began=$SECONDS outcome=passed
     case $name in
     check) check || outcome=FAILED ;;
-    unit) tier unit 120 "$@" || outcome=FAILED ;;
+    unit) tier unit 120 -n 2 --dist loadfile "$@" || outcome=FAILED ;;
     ray) tier ray 300 "$@" || outcome=FAILED ;;
     e2e) tier e2e 900 "$@" || outcome=FAILED ;;
     gpu) tier gpu 300 "$@" || outcome=FAILED ;;
