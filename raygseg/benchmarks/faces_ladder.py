@@ -43,6 +43,7 @@ TURNED, SOME = "multipose", "multipose-60"
 YAWS = (0, 15, 30, 45, 60, 75, 90)
 SPLITS = {"labelled": "train", "validation": "val"}
 SIDE = 128
+VARIANTS, MOST = 40, 16  # renderings that a head learns from, shared among k photos: a GB of maps; of one photo
 
 
 def run(
@@ -131,7 +132,8 @@ class Ladder:
             f"runtime.tracking_uri=sqlite:///{self.output / f'mlflow-{arms[0]}.db'}",
         )
         what = (f"name=faces-k{k}", f"shots={k}", f"draws={self.draws}", f"arms=[{', '.join(arms)}]", f"tests={tests}")
-        return self._loaded(*what, *where, *overrides)
+        variants = f"style_variants={max(1, min(MOST, VARIANTS // k))}"
+        return self._loaded(*what, *where, variants, *overrides)
 
     def strong(self, overrides: Sequence[str]) -> CompareConfig:
         """The U-Net on all labelled training photos."""

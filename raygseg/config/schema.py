@@ -164,6 +164,9 @@ class CompareConfig(Run):
     backbone: BackboneSection = Field(BackboneSection(name="vgg16"), description="of the arm of that name")
     head: HeadNetwork = Field(HeadNetwork(), description="what reads the backbone's or the generator's features")
     generator_head: HeadNetwork | None = Field(None, description="for the generator's features; empty: as `head`")
+    style_variants: PositiveInt = Field(
+        1, description="fine styles that a labelled picture is shown to that head under"
+    )
     projection_steps: PositiveInt = Field(60, description="of the search for a picture's code")
     projections: str = Field("", description="folder of kept projections to share; empty: within the results")
     gate_samples: int = Field(32, ge=0, description="generated pictures that the gate is calibrated on; 0: no gate")

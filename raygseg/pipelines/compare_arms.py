@@ -107,7 +107,11 @@ def head(config: CompareConfig, place: Place) -> HeadConfig:
     projected, generator = local_path(place.folder) / "projection", generator_of(config, results)
     run_projection(generator, place.source, projected, projection_settings(config, generator, results, 0))
     training = HeadTraining(
-        steps=config.steps, lr=config.optimiser.lr, class_balance=config.loss.class_balance, resample_noise=False
+        steps=config.steps,
+        lr=config.optimiser.lr,
+        class_balance=config.loss.class_balance,
+        resample_noise=False,
+        style_variants=config.style_variants,
     )
     return HeadConfig(
         name=f"{config.name}-head",
