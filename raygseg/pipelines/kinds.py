@@ -41,6 +41,8 @@ def generator_from(bundle: Bundle, device: str = "cpu") -> Generator:
     """
     from torch import nn
 
+    from raygseg.nn.stored_weights import fit_weights
+
     if bundle.kind == "sampler" and bundle.build.get("method") == "semanticgan":
         from raygseg.methods.semanticgan.sampler import JointSampler
 
@@ -49,12 +51,7 @@ def generator_from(bundle: Bundle, device: str = "cpu") -> Generator:
         raise CheckpointError(f"the bundle is a {bundle.kind}, not a generator", "name one that `train gan` wrote")
     generator = build_generator(bundle.build)
     assert isinstance(generator, nn.Module)
-    try:
-        generator.load_state_dict(dict(bundle.tensors))
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"the weights do not fit the generator: {str(error).splitlines()[0]}", "pull the bundle again"
-        ) from error
+    fit_weights(generator, bundle.tensors, "generator")
     generator.eval().requires_grad_(False).to(device)
     return generator
 

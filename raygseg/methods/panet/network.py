@@ -20,6 +20,7 @@ from raygseg.nn.backbones.catalogue import weights_place
 from raygseg.nn.backbones.resnet50_stride8 import ResNet50Stride8, load_resnet50_stride8
 from raygseg.nn.backbones.vgg16_stride8 import VGG16Stride8, load_vgg16_stride8
 from raygseg.nn.masked_prototypes import class_prototypes, cosine_scores, enlarge_scores, masked_average
+from raygseg.nn.stored_weights import fit_weights
 
 KIND = "few-shot"
 METHOD = "panet"
@@ -172,10 +173,5 @@ def network_from(bundle: Bundle, device: torch.device | str = "cpu") -> Prototyp
         raise CheckpointError(f"the bundle is a {bundle.kind}, not a few-shot network", "name one of `train panet`")
     arguments = {key: bundle.build[key] for key in ("encoder", "scale", "self_prototypes")}
     network = blank_network(**arguments)
-    try:
-        network.load_state_dict(dict(bundle.tensors))
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"the weights do not fit the network: {str(error).splitlines()[0]}", "pull the bundle again"
-        ) from error
+    fit_weights(network, bundle.tensors, "network")
     return network.eval().requires_grad_(False).to(device)

@@ -13,6 +13,7 @@ from raygseg.interfaces import Generator, Pairs
 from raygseg.labels import LabelSpace
 from raygseg.methods.semanticgan.label_codec import LabelCodec
 from raygseg.methods.stylegan2.generator import StyleGAN2Generator
+from raygseg.nn.stored_weights import fit_weights
 
 METHOD = "semanticgan"
 PREFIX = "generator."
@@ -75,11 +76,6 @@ class JointSampler:
             )
         generator = build_generator(bundle.build["generator"])
         assert isinstance(generator, StyleGAN2Generator)
-        try:
-            generator.load_state_dict({name.removeprefix(PREFIX): t for name, t in bundle.tensors.items()})
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"the weights do not fit the generator: {str(error).splitlines()[0]}", "pull the bundle again"
-            ) from error
+        fit_weights(generator, bundle.tensors, "generator", PREFIX)
         build = bundle.build
         return cls(generator.to(device), bundle.labels, build["temperature"], build["truncation_psi"])

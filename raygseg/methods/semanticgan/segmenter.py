@@ -18,6 +18,7 @@ from raygseg.methods.student.segmenter import SquareSegmenter
 from raygseg.nn.fpn_encoder import FPNEncoder
 from raygseg.nn.half import compact
 from raygseg.nn.projection import LatentSpread, PerceptualDistance, latent_spread
+from raygseg.nn.stored_weights import fit_weights
 
 METHOD = "semanticgan-embedding"
 NETWORKS = ("generator", "encoder", "features")
@@ -126,13 +127,7 @@ class EmbeddingSegmenter(SquareSegmenter):
         generator, encoder = build_generator(build["generator"]), FPNEncoder(**build["encoder"])
         features = build_features(build["features"])
         for name, network in zip(NETWORKS, (_module(generator), encoder, features), strict=True):
-            tensors = {k.removeprefix(name + "."): v for k, v in bundle.tensors.items() if k.startswith(name + ".")}
-            try:
-                network.load_state_dict(tensors)
-            except RuntimeError as error:
-                raise CheckpointError(
-                    f"the weights do not fit the {name}: {str(error).splitlines()[0]}", "pull the bundle again"
-                ) from error
+            fit_weights(network, bundle.tensors, name, f"{name}.")
             network.eval().requires_grad_(False).to(device)
         codec = LabelCodec(bundle.labels, build["temperature"])
         distance = PerceptualDistance(features, build["features"]["name"])
