@@ -80,7 +80,7 @@ def run(
     ladder.frame()
     settings = (f"schedule.total_kimg={total_kimg}", f"num_pairs={num_pairs}", f"projection_steps={projection_steps}")
     place = ladder.output / "student"
-    config = ladder.config(shots, ("student",), (*settings, *overrides, f"runtime.output={place}", "tests={}"))
+    config = ladder.config(shots, ("student",), (*settings, *overrides, f"runtime.output={place}"))
     study = Study(config, place, Trial(config, str(place)).places()[0])
     study.draw_pairs(sorted({RUNGS[name][0] for name in rungs}), progress)
     scores = {}

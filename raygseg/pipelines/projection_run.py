@@ -121,8 +121,10 @@ def run_projection(
     made, sampler = _opened(generator, settings)
     precision: Precision = getattr(made, "precision", "fp32")  # as the generator's own
     net = open_features(settings.features, generator, made.resolution, settings.weights, precision)
-    template = _template(made, net, settings)
-    shown = _photos(photos, made, generator, net, template, settings)
+    by_labels = _by_labels(made, generator, photos, settings)
+    # Photos that are aligned by their labels need none, but the segmenter will, whose pictures have no labels.
+    template = None if by_labels and sampler is None else _template(made, net, settings)
+    shown = _photos(photos, made, generator, net, template, by_labels, settings)
     if shown.framing is not None and isinstance(made, MobileGenerator) and made.framing != shown.framing:
         made = made.framed(shown.framing)
         write_bundle(place / "generator", made.to_bundle())
@@ -150,10 +152,18 @@ def _opened(generator: str, settings: ProjectSettings) -> tuple[Generator, Bundl
     return kinds.generator_from(bundle), None
 
 
-def _template(generator: Generator, net: FeatureNet, settings: ProjectSettings) -> Template | None:
-    """What photos are aligned by without labels; None where they are taken as they are."""
+def _by_labels(generator: Generator, place: str, source: str, settings: ProjectSettings) -> bool:
+    """Whether photos are aligned by labelled eyes and mouth. ConfigError where that cannot be."""
     if settings.align not in ALIGNMENTS:
         raise ConfigError(f"align '{settings.align}' is not known", f"use one of {', '.join(ALIGNMENTS)}")
+    is_face = isinstance(generator, MobileGenerator)
+    if settings.align == "faces" and not is_face:
+        raise ConfigError(f"{place} cannot be framed, so faces cannot be aligned to it", "use --align none")
+    return settings.align == "faces" or (settings.align == "auto" and is_face and is_labelled(source))
+
+
+def _template(generator: Generator, net: FeatureNet, settings: ProjectSettings) -> Template | None:
+    """What photos are aligned by without labels; None where they are taken as they are."""
     if settings.align == "none" or (settings.align == "auto" and not isinstance(generator, MobileGenerator)):
         return None
     whole = generator.framed(FULL) if isinstance(generator, MobileGenerator) else generator
@@ -161,18 +171,17 @@ def _template(generator: Generator, net: FeatureNet, settings: ProjectSettings) 
 
 
 def _photos(
-    source: str, generator: Generator, place: str, net: FeatureNet, template: Template | None, settings: ProjectSettings
-) -> Photos:
+    source: str, generator: Generator, place: str, net: FeatureNet, template: Template | None, by_labels: bool,
+    settings: ProjectSettings,
+) -> Photos:  # fmt: skip
     side, limit = generator.resolution, settings.limit
-    if template is None:
-        return read_photos(source, side, limit)
     # A bundle has its frame already; the published weights get the photos'. Other generators show their whole frame.
     own = generator.framing if isinstance(generator, MobileGenerator) else FULL
     framing = None if place.endswith(".safetensors") else own
-    if settings.align == "faces" or (settings.align == "auto" and is_labelled(source)):
-        if not isinstance(generator, MobileGenerator):
-            raise ConfigError(f"{place} cannot be framed, so faces cannot be aligned to it", "use --align none")
+    if by_labels:
         return read_faces(source, side, limit, framing, settings.eyes, settings.mouth)
+    if template is None:
+        return read_photos(source, side, limit)
     return read_by_template(source, side, template, net.network, limit, framing)
 
 

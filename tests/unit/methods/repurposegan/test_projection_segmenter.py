@@ -15,8 +15,10 @@ from raygseg.interfaces import Segmenter
 from raygseg.labels import LabelSpace
 from raygseg.methods.repurposegan.heads import LabelHead
 from raygseg.methods.repurposegan.projection_segmenter import ProjectionSegmenter, central_square
+from raygseg.nn.framing import Square
 from raygseg.nn.projection import ProjectionPlan
 from raygseg.nn.projection_gate import Gate
+from raygseg.nn.template_alignment import Template, template_of
 from raygseg.pipelines.feature_nets import rebuilt
 from raygseg.pipelines.kinds import build_generator, segmenter_from
 from tests.unit.tiny_networks import BUILD, JUDGE, tiny_distance, tiny_generator
@@ -98,3 +100,41 @@ def test_a_gate_of_another_plan_or_network_is_refused() -> None:
         segmenter(replace(GATE, plan=ProjectionPlan(7)))
     with pytest.raises(ConfigError, match="another plan or feature network"):
         segmenter(replace(GATE, features="VGG16"))
+
+
+def colours(images: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"fine": images, "cells": torch.nn.functional.avg_pool2d(images, 4)}
+
+
+def test_a_template_lays_the_answer_onto_the_object_and_goes_into_the_bundle(tmp_path: Path) -> None:
+    """A photo that shows the generator's picture in its middle gets the labels there that the picture has alone."""
+    made = segmenter()
+    template = template_of(made.generator, colours)
+    square = Square((30.0, 30.0), (20.0, 0.0))
+    made.template = Located(template.maps, template.mean, template.resolution, square)
+    inner = pictures(1, 40, 40)[0]
+    photo = np.full((60, 60, 3), 128, np.uint8)
+    photo[10:50, 10:50] = inner
+    answer = made.predict([photo])[0]
+    assert answer.label_map.shape == (60, 60)
+    alone = segmenter().predict([inner])[0].label_map
+    assert (answer.label_map[12:48, 12:48] == alone[2:-2, 2:-2]).mean() > 0.9
+    bundle = made.to_bundle(
+        {"architecture": "stylegan2", **BUILD}, {"network": "discriminator", "discriminator": JUDGE}
+    )
+    write_bundle(tmp_path / "b", bundle)
+    again = segmenter_from(read_bundle(tmp_path / "b"))
+    assert isinstance(again, ProjectionSegmenter) and again.template is not None
+    assert torch.equal(again.template.maps, template.maps) and again.template.resolution == template.resolution
+
+
+class Located(Template):
+    """A template that knows where the object lies."""
+
+    def __init__(self, maps: torch.Tensor, mean: torch.Tensor, resolution: int, square: Square) -> None:
+        super().__init__(maps, mean, resolution)
+        object.__setattr__(self, "square", square)
+
+    def locate(self, network: object, photo: torch.Tensor) -> tuple[Square, float]:
+        found: Square = self.square  # type: ignore[attr-defined]
+        return found, 1.0
