@@ -6,8 +6,6 @@ give. Figures are appended to agreement.jsonl, so the same command again does on
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from raygseg.data import object_store
 from raygseg.metrics.confusion import Confusion
 from raygseg.pipelines import fidelity, kinds
 from raygseg.pipelines.evaluate import check_same_classes
+from raygseg.pipelines.figure_file import oldest_first, read_figures, write_figures
 
 if TYPE_CHECKING:
     from raygseg.interfaces import Pairs, PairSampler, Segmenter
@@ -71,7 +70,7 @@ def agreement(
     found = fidelity.checkpoints_at(sampler)
     is_run = fidelity.is_run(sampler)
     output = output or (sampler if is_run else "")
-    known = _known(output)
+    known = read_figures(Agreement, output, RECORD)
     judge, results = kinds.load_segmenter(segmenter, device=device), list[Agreement]()
     for i, (nimg, place) in enumerate(found):
         before = known.get((place, nimg, segmenter, count))
@@ -122,34 +121,17 @@ def _record(sampler: str, nimg: int, segmenter: str, count: int, confusion: Conf
     return Agreement(sampler, nimg, segmenter, count, **figures, iou=iou)
 
 
-def _known(output: str) -> dict[tuple[object, ...], Agreement]:
-    place = object_store.join(output, RECORD) if output else ""
-    if not place or not object_store.exists(place):
-        return {}
-    known = {}
-    for line in object_store.read_bytes(place).decode().splitlines():
-        try:
-            record = Agreement(**json.loads(line))
-        except (ValueError, TypeError):
-            continue  # of another version: measured again
-        known[record.key()] = record
-    return known
-
-
 def _write(output: str, records: Sequence[Agreement], sheet: Sequence[Comparison], sampler: PairSampler) -> None:
-    """Every record once, oldest first; the file is replaced whole."""
     from raygseg.viz.grids import png_bytes
     from raygseg.viz.overlays import comparison_sheet
 
-    every = sorted({r.key(): r for r in records}.values(), key=lambda r: (r.nimg, r.sampler, r.samples))
-    lines = [json.dumps(dataclasses.asdict(record)) for record in every]
-    object_store.write_bytes(object_store.join(output, RECORD), ("\n".join(lines) + "\n").encode())
+    write_figures(records, output, RECORD)
     object_store.write_bytes(object_store.join(output, SHEET), png_bytes(comparison_sheet(sheet, sampler.labels)))
 
 
 def records(folder: str) -> list[Agreement]:
     """What was measured in `folder` before, oldest sampler first."""
-    return sorted(_known(folder).values(), key=lambda r: (r.nimg, r.sampler))
+    return oldest_first(read_figures(Agreement, folder, RECORD).values())
 
 
 def _track(folder: str, results: Sequence[Agreement]) -> None:

@@ -7,7 +7,6 @@ losses cannot give. Figures are appended to fidelity.jsonl, so the same command 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from raygseg.metrics import distributions
 from raygseg.metrics.distributions import Features, FeatureStatistics
 from raygseg.nn.backbones.pooled import SHOWN, PooledFeatures, side_for, weights_file
 from raygseg.pipelines import kinds, run_folder
+from raygseg.pipelines.figure_file import oldest_first, read_figures, write_figures
 
 if TYPE_CHECKING:
     from raygseg.interfaces import Generator
@@ -117,7 +117,7 @@ def fidelity(
     found = checkpoints_at(generator)
     of_run = is_run(generator)
     output = output or (generator if of_run else "")
-    known = _known(output)
+    known = read_figures(Fidelity, output, RECORD)
     resolution = kinds.load_generator(found[0][1]).resolution
     look = dataclasses.replace(look, side=side_for(resolution))
     reals = open_pictures(pictures, resolution, limit=limit)
@@ -138,7 +138,7 @@ def fidelity(
         fake = _statistics(fakes, count, actors, _bar(progress, "generated pictures", i, len(found)))
         results.append(Fidelity(place, nimg, **_figures(real, fake), **measured._asdict()))
         if output:
-            _append(output, results, known)
+            write_figures([*known.values(), *results], output, RECORD)
     if of_run:
         _track(generator, results)
     return results
@@ -274,30 +274,9 @@ def is_run(place: str) -> bool:
     return object_store.exists(object_store.join(place.rstrip("/"), run_folder.RECORD))
 
 
-def _known(output: str) -> dict[tuple[object, ...], Fidelity]:
-    place = object_store.join(output, RECORD) if output else ""
-    if not place or not object_store.exists(place):
-        return {}
-    known = {}
-    for line in object_store.read_bytes(place).decode().splitlines():
-        try:
-            record = Fidelity(**json.loads(line))
-        except (ValueError, TypeError):
-            continue  # of another version: measured again
-        known[record.key()] = record
-    return known
-
-
-def _append(output: str, results: list[Fidelity], known: Mapping[tuple[object, ...], Fidelity]) -> None:
-    """Old and new records, oldest generator first; the file is replaced whole."""
-    every = {**known, **{result.key(): result for result in results}}
-    lines = [json.dumps(dataclasses.asdict(r)) for r in sorted(every.values(), key=lambda r: (r.nimg, r.generator))]
-    object_store.write_bytes(object_store.join(output, RECORD), ("\n".join(lines) + "\n").encode())
-
-
 def records(folder: str) -> list[Fidelity]:
     """What was measured in `folder` before, oldest generator first."""
-    return sorted(_known(folder).values(), key=lambda r: (r.nimg, r.generator))
+    return oldest_first(read_figures(Fidelity, folder, RECORD).values())
 
 
 def curve(folder: str) -> list[Fidelity]:

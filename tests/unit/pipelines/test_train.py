@@ -65,6 +65,7 @@ def test_a_run_leaves_a_registered_bundle_and_the_same_call_goes_on(folder: Path
     pictures = bundle.facts["data"]["pictures"]
     assert pictures["source"] == "toy://default?count=20&seed=0" and pictures["fingerprint"]
     assert bundle.config["schedule"]["batch_size"] == 8 and "toy://" in bundle.card
+    assert "runtime" not in bundle.config  # nor in the digest, by which `generate` knows a sampler again
     assert load_generator(result.bundle_path).render(load_generator(result.bundle_path).latents([1])).images.shape == (
         1,
         3,
