@@ -21,6 +21,7 @@ from raygseg.errors import DataError
 from raygseg.interfaces import Generator, NoisyGenerator
 from raygseg.nn.noise_maps import NoiseMaps, render_found
 from raygseg.nn.schedules import cosine_decay
+from raygseg.nn.unit_distance import unit_square_distance
 
 Progress = Callable[[int, int, float], None]  # (step, steps, mean loss)
 LATENT_SAMPLES = 512  # for the mean and spread of w
@@ -53,9 +54,9 @@ class PerceptualDistance:
     def between(self, images: Tensor, target: dict[str, Tensor], valid: Tensor) -> Tensor:
         """[N]: distance of pictures to described targets; valid [N, 1, R, R] in 0..1."""
         total = images.new_zeros(len(images))
-        for name, maps in self.describe(images).items():
+        for name, maps in self.network(images).items():
             weight = F.adaptive_avg_pool2d(valid, maps.shape[-1])
-            total = total + masked_mean((maps - target[name]).square().sum(1, keepdim=True), weight)
+            total = total + masked_mean(unit_square_distance(maps.float(), target[name], MAP_FLOOR), weight)
         return total
 
 

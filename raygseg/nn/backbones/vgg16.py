@@ -64,7 +64,7 @@ class VGG16Features(nn.Module):
             for i, names in enumerate(self.plan):
                 x = F.max_pool2d(x, 2) if i else x.contiguous(memory_format=torch.channels_last)
                 for name in names:
-                    x = F.relu(self.features[name](x))
+                    x = F.relu(self.features[name](x), inplace=True)
                 maps[f"block{i + 1}"] = x
         return {name: maps[name] for name in wanted}
 
