@@ -27,6 +27,13 @@ class Runtime(Section):
 
     output: str = Field("", description="folder or s3:// prefix of this run; empty: runs/NAME")
     workers: PositiveInt = Field(1, description="Ray Train workers (processes)")
+    min_workers: int = Field(
+        0, ge=0, description="go on with as few when hosts are lost, and grow back to `workers`; 0: always `workers`"
+    )
+    resize_s: Positive = Field(30, description="seconds between two looks whether more workers would fit")
+    placement_s: Positive = Field(
+        120, description="seconds to wait for room for the workers; longer for clusters that start nodes by themselves"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the networks live")
     threads: PositiveInt = Field(1, description="CPU threads and Ray CPUs of each worker")
     in_process: bool = Field(False, description="run in this process, without Ray (one worker)")
@@ -43,6 +50,17 @@ class Runtime(Section):
     tracking_uri: str = Field("", description="MLflow store; empty: MLFLOW_TRACKING_URI, else sqlite:///runs/mlflow.db")
     experiment: str = Field("raygseg", description="MLflow experiment")
     register_as: str = Field("", description="registry name of the trained bundle; empty: NAME")
+
+    @model_validator(mode="after")
+    def _fewer(self) -> Runtime:
+        if self.min_workers > self.workers:
+            raise ValueError(f"min_workers {self.min_workers} is more than workers {self.workers}")
+        return self
+
+    @property
+    def fewest(self) -> int:
+        """Workers without which nothing goes on."""
+        return self.min_workers or self.workers
 
 
 class Run(Section):

@@ -2,8 +2,9 @@
 
 A place is a path (`runs/pairs`, `file:///runs/pairs`) or `s3://bucket/key`. S3 is reached at
 AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, else at AWS, with the keys botocore finds. The only
-conditional request used is PUT with `If-None-Match: *`: stores agree on no other form. Every
-failure is a StorageError that names the URI, the endpoint and the likely cause.
+conditional request used is PUT with `If-None-Match: *`: stores agree on no other form. A server that
+is away for a minute is waited for (`s3_patience`). Every failure is a StorageError that names the URI,
+the endpoint and the likely cause.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from raygseg.data import s3_objects
 from raygseg.data.s3_objects import endpoint, error_code
+from raygseg.data.s3_patience import expect_outages as expect_outages
 from raygseg.errors import MissingEnvironmentError, StorageError
 
 if TYPE_CHECKING:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
+from raygseg.data.s3_patience import patiently
 from raygseg.errors import MissingEnvironmentError, StorageError
+
+T = TypeVar("T")
 
 
 def endpoint() -> str | None:
@@ -28,30 +31,35 @@ def error_code(error: BaseException) -> str:
 
 def read(uri: str) -> bytes:
     bucket, key = split(uri)
-    return bytes(_client().get_object(Bucket=bucket, Key=key)["Body"].read())
+    return _patiently(lambda _: bytes(_client().get_object(Bucket=bucket, Key=key)["Body"].read()))
 
 
 def write(uri: str, content: bytes) -> None:
     bucket, key = split(uri)
-    _client().put_object(Bucket=bucket, Key=key, Body=content)
+    _patiently(lambda _: _client().put_object(Bucket=bucket, Key=key, Body=content))
 
 
 def put_if_absent(uri: str, content: bytes) -> bool:
     """PUT with `If-None-Match: *`; False where the object exists (412) or another writer is at it (409)."""
     bucket, key = split(uri)
-    try:
-        _client().put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
-    except Exception as error:  # botocore makes its error classes at run time
-        if error_code(error) in ("PreconditionFailed", "412", "ConditionalRequestConflict"):
-            return False
-        raise
-    return True
+
+    def put(again: bool) -> bool:
+        try:
+            _client().put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
+        except Exception as error:  # botocore makes its error classes at run time
+            if error_code(error) not in ("PreconditionFailed", "412", "ConditionalRequestConflict"):
+                raise
+            # The try before, whose answer was lost, may have been the one that wrote it.
+            return again and bool(_client().get_object(Bucket=bucket, Key=key)["Body"].read() == content)
+        return True
+
+    return _patiently(put)
 
 
 def exists(uri: str) -> bool:
     bucket, key = split(uri)
     try:
-        _client().head_object(Bucket=bucket, Key=key)
+        _patiently(lambda _: _client().head_object(Bucket=bucket, Key=key))
     except Exception as error:  # botocore makes its error classes at run time
         if error_code(error) in ("404", "NoSuchKey", "NotFound"):
             return False
@@ -61,7 +69,7 @@ def exists(uri: str) -> bool:
 
 def delete(uri: str) -> None:
     bucket, key = split(uri)
-    _client().delete_object(Bucket=bucket, Key=key)
+    _patiently(lambda _: _client().delete_object(Bucket=bucket, Key=key))
 
 
 def buckets() -> list[str]:
@@ -73,11 +81,24 @@ def listing(uri: str) -> Iterator[tuple[str, int]]:
     """(name below the place, size) of every object, 1,000 a request."""
     bucket, key = split(uri)
     prefix = key.rstrip("/") + "/" if key.strip("/") else ""
-    for page in _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+    told = {"Bucket": bucket, "Prefix": prefix}
+
+    def ask(_: bool) -> dict[str, Any]:
+        return dict(_client().list_objects_v2(**told))
+
+    while True:
+        page = _patiently(ask)
         for item in page.get("Contents", ()):
             name = item["Key"][len(prefix) :]
             if name and not name.endswith("/"):
                 yield name, int(item["Size"])
+        if not page.get("IsTruncated"):
+            return
+        told["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _patiently(request: Callable[[bool], T]) -> T:
+    return patiently(endpoint() or "AWS", request)
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -130,7 +151,9 @@ def _arrow(url: str | None, key: str | None, secret: str | None) -> Any:
     os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")  # read when pyarrow.fs loads
     from pyarrow import fs
 
-    options: dict[str, Any] = {"connect_timeout": 5, "request_timeout": 60}
+    # 13 tries with doubling pauses: some 100 s, as `s3_patience` waits.
+    patient = fs.AwsStandardS3RetryStrategy(max_attempts=13)
+    options: dict[str, Any] = {"connect_timeout": 5, "request_timeout": 60, "retry_strategy": patient}
     if url:
         scheme, _, host = url.rpartition("://")
         options.update(endpoint_override=host, scheme=scheme or "http", region=_region())

@@ -100,10 +100,14 @@ def check_fits(workers: int, each: Mapping[str, float]) -> None:
 
     A cluster that may grow by itself is not judged; there, starting times out instead.
     """
-    there = ray.cluster_resources()
-    lacking = [name for name, amount in each.items() if workers * amount > there.get(name, 0.0)]
-    if lacking and _local:
+    if _local and not fits(workers, each):
         raise MissingEnvironmentError(cannot_place(workers, each), PLACEMENT_HINT)
+
+
+def fits(workers: int, each: Mapping[str, float]) -> bool:
+    """Whether the cluster as it is could run the workers when idle."""
+    there = ray.cluster_resources()
+    return all(workers * amount <= there.get(name, 0.0) for name, amount in each.items())
 
 
 def cannot_place(workers: int, each: Mapping[str, float]) -> str:

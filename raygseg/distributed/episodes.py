@@ -62,9 +62,9 @@ class _EpisodeActor:
     """What one actor runs. Errors meant for users come back as values: Ray would wrap them beyond reading."""
 
     def __init__(self, make_worker: MakeWorker, device: str, threads: int) -> None:
-        from raygseg.engine.process import use_cpu
+        from raygseg.engine.process import set_up_worker
 
-        use_cpu(threads)
+        set_up_worker(threads)
         self._failure: RaygsegError | None = None
         try:
             self._worker = make_worker(device)

@@ -91,9 +91,9 @@ class _FeatureActor:
     """What one actor runs."""
 
     def __init__(self, make: Callable[[], FeaturesOf], threads: int) -> None:
-        from raygseg.engine.process import use_cpu
+        from raygseg.engine.process import set_up_worker
 
-        use_cpu(threads)
+        set_up_worker(threads)
         self._features_of = make()
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -130,9 +130,9 @@ class _ShardActor:
     """What one actor of the pool runs: blocks of shards in, one row of statistics a shard out."""
 
     def __init__(self, load: LoadSampler, recording: Recording, threads: int, device: str) -> None:
-        from raygseg.engine.process import use_cpu
+        from raygseg.engine.process import set_up_worker
 
-        use_cpu(threads)
+        set_up_worker(threads)
         self._writer = ShardWriter(load(device), recording)
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

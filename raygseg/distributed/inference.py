@@ -74,9 +74,9 @@ class _SegmentActor:
     """What one actor runs. Errors meant for users come back as values: Ray would wrap them beyond reading."""
 
     def __init__(self, make_worker: WorkerFactory, threads: int) -> None:
-        from raygseg.engine.process import use_cpu
+        from raygseg.engine.process import set_up_worker
 
-        use_cpu(threads)
+        set_up_worker(threads)
         self._failure: RaygsegError | None = None
         try:
             self._worker = make_worker()

@@ -42,6 +42,18 @@ class Warned(NamedTuple):
     text: str
 
 
+class Lost(NamedTuple):
+    """Workers ended before their time: why, by rank."""
+
+    reasons: Mapping[int, str]
+
+
+class Placed(NamedTuple):
+    """There is room for the workers, and they begin to load."""
+
+    workers: int
+
+
 class Started(NamedTuple):
     """Workers began, at this position; again after every restart. pids by rank; facts as in `Training`."""
 
@@ -64,7 +76,7 @@ class Finished(NamedTuple):
     metrics: Mapping[str, float]
 
 
-Notice = Tick | Images | Warned | Started | Failed | Finished
+Notice = Tick | Images | Warned | Lost | Placed | Started | Failed | Finished
 
 
 class Noticeboard:

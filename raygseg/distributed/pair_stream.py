@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raygseg.data.object_store import expect_outages
 from raygseg.data.pair_set import PairSet, keep_certain, read_table
 from raygseg.data.pairs import spread, stored_images, top_two
 from raygseg.data.sources import LabelledSet
@@ -290,6 +291,7 @@ def _blocks(uris: list[str]) -> Iterator[pa.Table]:
 
 
 def _read_file(batch: pa.Table) -> pa.Table:
+    expect_outages()
     return read_table(batch.column("uri")[0].as_py(), COLUMNS)
 
 

@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -18,6 +19,7 @@ from typing import Any, cast
 import ray
 import ray.train
 import torch
+from ray.train import UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from raygseg.config.sections import Runtime
@@ -27,7 +29,9 @@ from raygseg.distributed.noticeboard import (
     Failed,
     Finished,
     Images,
+    Lost,
     Notice,
+    Placed,
     PostWarnings,
     Started,
     StopFlag,
@@ -38,10 +42,11 @@ from raygseg.distributed.worker_errors import own_error
 from raygseg.engine.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from raygseg.engine.gradients import ProcessGroup
 from raygseg.engine.loop import Clock, Hooks, Trainer, Training, train_loop
-from raygseg.engine.process import use_cpu
+from raygseg.engine.process import set_up_worker
 from raygseg.errors import MissingEnvironmentError, RaygsegError, StorageError, TrainingError
 
 log = logging.getLogger(__name__)
+LOOK_SECONDS = 2.0  # between two looks whether nodes are about to be taken away
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def train_on_ray(job: Job, listen: Callable[[Notice], None], stop: Callable[[], 
     runtime = Runtime.model_validate(job.runtime)
     each = resources_of_a_worker(runtime)
     cluster.connect(cpus=runtime.workers * runtime.threads + 1)
-    cluster.check_fits(runtime.workers, each)
+    cluster.check_fits(runtime.fewest, each)
     forget_snapshot(job.folder)
     board = open_board()
     trainer = make_trainer(job, runtime, each, board)
@@ -101,6 +106,8 @@ def train_on_ray(job: Job, listen: Callable[[Notice], None], stop: Callable[[], 
             asked = True
             ray.get(board.ask_stop.remote())
         outcome.hear(ray.get(board.take.remote()))
+        if outcome.waits_for_room() > runtime.placement_s:
+            raise MissingEnvironmentError(cluster.cannot_place(runtime.fewest, each), cluster.PLACEMENT_HINT)
     outcome.hear(ray.get(board.take.remote()))
     ray.kill(board)
     if outcome.failed is not None:
@@ -127,20 +134,48 @@ class _Fit(threading.Thread):
 
 
 class _Outcome:
-    """Passes notices on and remembers how it ended."""
+    """Passes notices on, remembers how it ended, and since when there has been no room for the workers."""
 
     def __init__(self, listen: Callable[[Notice], None]) -> None:
         self._listen = listen
+        self._waiting_since: float | None = time.monotonic()
         self.finished: Finished | None = None
         self.failed: RaygsegError | None = None
 
     def hear(self, notices: list[Notice]) -> None:
         for notice in notices:
+            if isinstance(notice, Lost):
+                self._waiting_since = time.monotonic()
+            else:
+                self._waiting_since = None
             if isinstance(notice, Finished):
                 self.finished = notice
             if isinstance(notice, Failed):
                 self.failed = notice.error
             self._listen(notice)
+
+    def waits_for_room(self) -> float:
+        """Seconds since workers were asked for or lost; 0 where they run, load or have ended for good."""
+        if self._waiting_since is None or self.failed is not None:
+            return 0.0
+        return time.monotonic() - self._waiting_since
+
+
+class _TellLosses(UserCallback):
+    """In Ray's controller: puts on the board which workers were lost."""
+
+    def __init__(self, board: Any) -> None:
+        self.board = board
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        reasons = {rank: reason_of(error) for rank, error in worker_exceptions.items()}
+        self.board.post.remote(Lost(reasons))
+
+
+def reason_of(error: BaseException) -> str:
+    """The last line of what an error says."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
 
 
 def resources_of_a_worker(runtime: Runtime) -> dict[str, float]:
@@ -149,13 +184,15 @@ def resources_of_a_worker(runtime: Runtime) -> dict[str, float]:
     gpus = ray.cluster_resources().get("GPU", 0)
     if runtime.device == "cuda" and not gpus:
         raise MissingEnvironmentError("runtime.device is cuda, but the cluster has no GPU", "set runtime.device: auto")
-    use_gpu = runtime.device == "cuda" or (runtime.device == "auto" and gpus >= runtime.workers)
+    use_gpu = runtime.device == "cuda" or (runtime.device == "auto" and gpus >= runtime.fewest)
     return {"CPU": float(runtime.threads), "GPU": 1.0} if use_gpu else {"CPU": float(runtime.threads)}
 
 
 def make_trainer(job: Job, runtime: Runtime, each: Mapping[str, float], board: Any) -> TorchTrainer:
-    """Ray Train's V2 trainer for the job. Placement is given up after two tries."""
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60")
+    """Ray Train's V2 trainer for the job."""
+    elastic = runtime.fewest < runtime.workers
+    # After a loss Ray counts on the dead node for a while: an elastic run must soon try with fewer.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "12" if elastic else "60")
     filesystem, path = object_store.filesystem(job.folder)
     parent, _, name = path.rstrip("/").rpartition("/")
     local = not object_store.is_s3(job.folder)
@@ -164,13 +201,18 @@ def make_trainer(job: Job, runtime: Runtime, each: Mapping[str, float], board: A
         train_loop_config={"job": asdict(job), "board": board},
         torch_config=TorchConfig(backend="nccl" if "GPU" in each else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=runtime.workers, use_gpu="GPU" in each, resources_per_worker=dict(each)
+            num_workers=(runtime.fewest, runtime.workers) if elastic else runtime.workers,
+            elastic_resize_monitor_interval_s=runtime.resize_s,
+            use_gpu="GPU" in each,
+            resources_per_worker=dict(each),
         ),
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=parent or "/",
             storage_filesystem=None if local else filesystem,
-            failure_config=ray.train.FailureConfig(max_failures=runtime.max_failures, controller_failure_limit=1),
+            # Ray tries again and again to place the workers: `train_on_ray` knows for how long.
+            failure_config=ray.train.FailureConfig(max_failures=runtime.max_failures, controller_failure_limit=-1),
+            callbacks=[_TellLosses(board)],
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
             worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(runtime.threads)}},
         ),
@@ -193,9 +235,8 @@ def explained(error: BaseException, job: Job, each: Mapping[str, float], runtime
         own = own_error(cause)
         if own is not None:
             return own
-        reason = str(cause).strip().splitlines()[-1] if str(cause).strip() else type(cause).__name__
         return TrainingError(
-            f"worker {rank} failed more than {runtime.max_failures} times; the last time: {reason}",
+            f"worker {rank} failed more than {runtime.max_failures} times; the last time: {reason_of(cause)}",
             f"read its log in Ray's session folder, mend the cause and run the same command again: "
             f"it goes on from the last checkpoint in {job.folder}",
         )
@@ -228,7 +269,8 @@ def _train_worker(arguments: Mapping[str, Any]) -> None:
 
 def _train(job: Job, board: Any, stop: StopFlag) -> None:
     runtime = Runtime.model_validate(job.runtime)
-    use_cpu(runtime.threads)
+    set_up_worker(runtime.threads)
+    board.post.remote(Placed(ray.train.get_context().get_world_size()))
     device = ray.train.torch.get_device()
     training = load_factory(job.factory)(job.config, str(device))
     trainer = Trainer(training.recipe, training.stream, ProcessGroup())
@@ -269,6 +311,9 @@ class WorkerHooks(Hooks):
     def __init__(self, job: Job, board: Any, folder: CheckpointFolder, training: Training, rank: int) -> None:
         self.board, self.folder, self.training, self.rank = board, folder, training, rank
         self.last_metrics: dict[str, float] = {}
+        self._watched = os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1") != "0"
+        self._looked = time.monotonic()
+        self._noticed: frozenset[str] = frozenset()
         self._filesystem, self._path = object_store.filesystem(job.folder)
 
     def on_tick(self, clock: Clock, metrics: Mapping[str, float]) -> None:
@@ -299,6 +344,21 @@ class WorkerHooks(Hooks):
         )
         for title, picture in self.training.previews().items():
             self.board.post.remote(Images(clock.nimg, title, picture))
+
+    def wants_look(self) -> bool:
+        return self.rank == 0 and self._watched and time.monotonic() > self._looked + LOOK_SECONDS
+
+    def look(self, clock: Clock) -> bool:
+        """True once for every node that is about to be taken away: what is written now is newer than the notice."""
+        self._looked = time.monotonic()
+        info = ray.train.get_preemption_info()  # of worker 0: the same everywhere
+        nodes = frozenset(info.preempted_node_ids) if info is not None else frozenset()
+        fresh, self._noticed = nodes - self._noticed, self._noticed | nodes
+        if info is not None and fresh and self.rank == 0:
+            left = f" in {info.deadline_ms / 1000 - time.time():.0f} s" if info.deadline_ms else ""
+            names = ", ".join(sorted(node[:8] for node in fresh))
+            log.warning("node %s will be taken away%s: a checkpoint is written now", names, left)
+        return bool(fresh)
 
     def on_end(self, clock: Clock, metrics: Mapping[str, float]) -> None:
         self.folder.wait()

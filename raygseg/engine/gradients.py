@@ -66,14 +66,16 @@ class ProcessGroup:
 
 
 def own_micro_batches(count: int, group: Group) -> range:
-    """Global indices of this worker's micro-batches: a contiguous block of the step's `count`."""
-    if count % group.size:
+    """Global indices of this worker's micro-batches: a contiguous block of the step's `count`.
+
+    Shares differ by one where the workers do not divide `count`. Raises ConfigError for more workers than that.
+    """
+    if count < group.size:
         raise ConfigError(
-            f"{count} micro-batches a step cannot be shared out evenly over {group.size} workers",
+            f"{count} micro-batches a step cannot be shared out over {group.size} workers",
             "set schedule.micro_batch so that batch_size / micro_batch is a multiple of runtime.workers",
         )
-    share = count // group.size
-    return range(group.rank * share, (group.rank + 1) * share)
+    return range(group.rank * count // group.size, (group.rank + 1) * count // group.size)
 
 
 def tree_sum(indices: Sequence[int], term: Callable[[int], Tensor]) -> Tensor:

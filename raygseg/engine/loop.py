@@ -34,7 +34,8 @@ from raygseg.errors import CheckpointError, TrainingError
 from raygseg.interfaces import Draws, MicroBatch, Phase, Recipe, Stream
 
 Statistics = dict[str, Tensor]
-STOP = "_stop"  # travels with the statistics so that all workers stop after the same step
+# What one worker wants travels with the statistics, so that all of them do it after the same step.
+STOP, LOOK = "_stop", "_look"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,14 @@ class Hooks:
     def on_checkpoint(self, clock: Clock, state: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Every `checkpoint_kimg` and at the end. `state` is live: copy what is kept."""
 
+    def wants_look(self) -> bool:
+        """Whether to call `look` in all workers after the coming step; asked before every step, so cheap."""
+        return False
+
+    def look(self, clock: Clock) -> bool:
+        """Look around, in all workers at once; True for a checkpoint now. All workers must answer alike."""
+        return False
+
     def on_end(self, clock: Clock, metrics: Mapping[str, float]) -> None:
         """After the last step (or the step after which a stop was asked for)."""
 
@@ -114,11 +123,11 @@ class Trainer:
         self.clock = Clock(int(state["clock"]["step"]), int(state["clock"]["nimg"]))
         self.nonfinite_run = int(state.get("nonfinite_run", 0))
 
-    def step(self, stop: bool = False) -> Statistics:
+    def step(self, stop: bool = False, look: bool = False) -> Statistics:
         """One training iteration: every phase that is due, then the recipe's end of step.
 
-        Returns the statistics averaged over micro-batches and workers; STOP is positive if any
-        worker was called with stop=True. Raises TrainingError after `patience` non-finite steps in a row.
+        Returns the statistics averaged over micro-batches and workers; STOP (LOOK) is positive if any
+        worker was called with stop=True (look=True). Raises TrainingError after `patience` non-finite steps in a row.
         """
         step, nimg = self.clock.step, self.clock.nimg
         data = self._data(nimg)
@@ -130,18 +139,20 @@ class Trainer:
         nonfinite = torch.zeros((), device=self.device)
         for phase in self.recipe.phases:
             if step % phase.interval == 0:
-                own, bad = self._run_phase(phase, batches, stop)
+                own, bad = self._run_phase(phase, batches, {STOP: stop, LOOK: look})
                 statistics.update(own)
                 nonfinite += bad
         self.clock = Clock(step + 1, nimg + self.recipe.batch_size)
-        usable = {name: value for name, value in statistics.items() if name != STOP}
+        usable = {name: value for name, value in statistics.items() if name not in (STOP, LOOK)}
         if self._watch(int(nonfinite.item())):  # running means must not swallow what is not a number
             usable = {name: value for name, value in usable.items() if bool(torch.isfinite(value).all())}
         self.recipe.end_step(step, self.clock.nimg, usable)
         statistics["nonfinite"] = nonfinite
         return statistics
 
-    def _run_phase(self, phase: Phase, batches: Mapping[int, MicroBatch], stop: bool) -> tuple[Statistics, Tensor]:
+    def _run_phase(
+        self, phase: Phase, batches: Mapping[int, MicroBatch], wishes: Mapping[str, bool]
+    ) -> tuple[Statistics, Tensor]:
         """Zero grad, loss, backward; average over micro-batches and workers; make finite; step."""
         shapes: Statistics = {}
 
@@ -150,7 +161,7 @@ class Trainer:
             loss, statistics = phase.loss(batches[micro])
             loss.backward()
             shapes.update({name: value.detach() for name, value in statistics.items()})
-            shapes[STOP] = torch.tensor(float(stop))
+            shapes.update({name: torch.tensor(float(wish)) for name, wish in wishes.items()})
             return flatten(phase.parameters, shapes)
 
         for parameter in self._trained:
@@ -215,7 +226,7 @@ class _Averages:
 
     def add(self, statistics: Mapping[str, Tensor]) -> None:
         for name, value in statistics.items():
-            if value.numel() == 1 and name != STOP:
+            if value.numel() == 1 and name not in (STOP, LOOK):
                 self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
                 self.counts[name] = self.counts.get(name, 0) + 1
 
@@ -242,7 +253,7 @@ def train_loop(
         hooks.on_start(trainer.clock)
         while trainer.clock.nimg < recipe.total_images and not stopping:
             before = trainer.clock.nimg
-            statistics = trainer.step(stop())
+            statistics = trainer.step(stop(), hooks.wants_look())
             clock = trainer.clock
             averages.add(statistics)
             stopping = STOP in statistics and float(statistics[STOP]) > 0
@@ -253,7 +264,8 @@ def train_loop(
                 metrics |= pace(tick_from, clock, now - started, recipe.total_images)
                 hooks.on_tick(clock, metrics)
                 started, tick_from = now, clock
-            if last or crossed(before, clock.nimg, checkpoint_kimg):
+            asked = LOOK in statistics and float(statistics[LOOK]) > 0 and hooks.look(clock)
+            if last or asked or crossed(before, clock.nimg, checkpoint_kimg):
                 hooks.on_checkpoint(clock, trainer.state_dict(), metrics)
         hooks.on_end(trainer.clock, metrics)
     finally:

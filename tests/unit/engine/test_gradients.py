@@ -19,15 +19,16 @@ class Member(Alone):
         self.rank, self.size = rank, size
 
 
-@given(st.integers(1, 4), st.integers(1, 6))
-def test_micro_batches_are_shared_out_once_each(size: int, share: int) -> None:
-    shares = [own_micro_batches(size * share, Member(rank, size)) for rank in range(size)]
-    assert [i for own in shares for i in own] == list(range(size * share))
+@given(st.integers(1, 5), st.integers(0, 20))
+def test_micro_batches_are_shared_out_once_each_and_evenly(size: int, more: int) -> None:
+    shares = [own_micro_batches(size + more, Member(rank, size)) for rank in range(size)]
+    assert [i for own in shares for i in own] == list(range(size + more))
+    assert max(map(len, shares)) - min(map(len, shares)) <= ((size + more) % size > 0)
 
 
-def test_micro_batches_that_do_not_share_out_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"3 micro-batches .* 2 workers"):
-        own_micro_batches(3, Member(0, 2))
+def test_more_workers_than_micro_batches_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"2 micro-batches .* 3 workers"):
+        own_micro_batches(2, Member(0, 3))
 
 
 @given(st.integers(2, 33))
