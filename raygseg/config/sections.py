@@ -171,8 +171,23 @@ class GanOptimiser(Section):
     )
 
 
+class Validation(Section):
+    """Checkpoints measured while training goes on, in a Ray task of its own; the result does not depend on it."""
+
+    every_kimg: float = Field(0, ge=0, description="measure a checkpoint every so many kimg; 0: none")
+    count: PositiveInt = Field(1000, description="generated pictures to compare")
+    pictures: str = Field("", description="real ones to compare with; empty: those of `data`")
+    limit: int = Field(0, ge=0, description="use only the first so many real pictures; 0: all")
+    network: Literal["vgg16", "efficientnet-lite0"] = Field("vgg16", description="whose features")
+    weights: str = Field("", description="file of its weights; empty: from RAYGSEG_DATA")
+    precision: Literal["fp32", "bf16"] = "bf16"
+    threads: PositiveInt = Field(1, description="CPU threads and Ray CPUs of the task")
+
+
 class AdversarialRun(Run):
     """What the kinds have in common that train a generator against a discriminator of pictures."""
+
+    outside_fingerprint: ClassVar[frozenset[str]] = frozenset({"runtime", "validation"})
 
     data: Images
     schedule: Schedule
@@ -181,6 +196,7 @@ class AdversarialRun(Run):
     loss: GanLoss = GanLoss()
     augment: GanAugment = GanAugment()
     optimiser: GanOptimiser = GanOptimiser()
+    validation: Validation = Validation()
 
 
 # --- kind: head ----------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def statistics_on_ray(
             num_gpus=pool.gpus,
         )
         for share, row in zip(todo, answers.iter_rows(), strict=True):
-            parts.append(_from_bytes(row["statistics"]))
+            parts.append(statistics_from_bytes(row["statistics"]))
             if progress is not None:
                 progress(share.first + share.rows, count)
     except ray.exceptions.RayError as error:
@@ -100,15 +100,17 @@ class _FeatureActor:
         for row in batch["share"]:
             share = Share(*map(int, row))
             statistics = FeatureStatistics.of(self._features_of(share.first, share.rows), share.keep)
-            yield {"statistics": [_to_bytes(statistics)]}
+            yield {"statistics": [statistics_to_bytes(statistics)]}
 
 
-def _to_bytes(statistics: FeatureStatistics) -> bytes:
+def statistics_to_bytes(statistics: FeatureStatistics) -> bytes:
+    """For the way between processes, and to keep them."""
     buffer = io.BytesIO()
     np.savez(buffer, count=statistics.count, total=statistics.total, outer=statistics.outer, kept=statistics.kept)
     return buffer.getvalue()
 
 
-def _from_bytes(data: bytes) -> FeatureStatistics:
+def statistics_from_bytes(data: bytes) -> FeatureStatistics:
+    """Raises ValueError, KeyError or BadZipFile for what was cut short."""
     with np.load(io.BytesIO(data), allow_pickle=False) as stored:
         return FeatureStatistics(int(stored["count"]), stored["total"], stored["outer"], stored["kept"])

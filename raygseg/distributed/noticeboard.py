@@ -42,6 +42,13 @@ class Warned(NamedTuple):
     text: str
 
 
+class Written(NamedTuple):
+    """A checkpoint is whole, at this place."""
+
+    nimg: int
+    uri: str
+
+
 class Lost(NamedTuple):
     """Workers ended before their time: why, by rank."""
 
@@ -76,7 +83,7 @@ class Finished(NamedTuple):
     metrics: Mapping[str, float]
 
 
-Notice = Tick | Images | Warned | Lost | Placed | Started | Failed | Finished
+Notice = Tick | Images | Warned | Written | Lost | Placed | Started | Failed | Finished
 
 
 class Noticeboard:

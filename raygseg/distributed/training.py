@@ -36,6 +36,7 @@ from raygseg.distributed.noticeboard import (
     Started,
     StopFlag,
     Tick,
+    Written,
     open_board,
 )
 from raygseg.distributed.worker_errors import own_error
@@ -332,6 +333,7 @@ class WorkerHooks(Hooks):
 
         def upload(_: Any, __: str) -> Any:
             pending.write()
+            self.board.post.remote(Written(clock.nimg, object_store.join(self.folder.uri, pending.name)))
             return written
 
         ray.train.report(

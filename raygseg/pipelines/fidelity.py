@@ -76,6 +76,11 @@ class Fidelity:
     truncation_psi: float
     reals_fingerprint: str
 
+    def figures(self) -> dict[str, float]:
+        """For curves, by name."""
+        name = self.metric.lower().replace("-", "_")
+        return {name: self.fid, "kid": self.kid, "precision": self.precision, "recall": self.recall}
+
     def measured(self) -> _Measured:
         return _Measured(*(getattr(self, name) for name in _Measured._fields))
 
@@ -97,6 +102,8 @@ def fidelity(
     precision: Literal["fp32", "bf16"] = "fp32",
     actors: int = 0,
     device: str = "auto",
+    here: bool = False,
+    keep_reals: bool = False,
     progress: Progress | None = None,
 ) -> list[Fidelity]:
     """Compare `count` generated pictures with all of `pictures`; one record a generator, oldest first.
@@ -109,6 +116,8 @@ def fidelity(
         limit: use only the first so many real pictures; 0: all.
         precision: of the network's convolutions. bf16 is quicker and moves the figures a little.
         actors: Ray actors; 0: none for few pictures, else as many as fit into the cluster.
+        here: without actors, in this process. keep_reals: leave what is known of the real pictures in `output`,
+            and find it there (some 20 MB).
 
     Raises:
         DataError: no pictures, or a run without a checkpoint. MissingEnvironmentError: no weights.
@@ -133,9 +142,12 @@ def fidelity(
             continue
         if real is None:
             make = RealPictures(look, pictures, resolution, limit)
-            real = _statistics(make, len(reals), actors, _bar(progress, "real pictures", 0, 1))
+            kept = object_store.join(output, _reals_file(measured)) if keep_reals and output else ""
+            bar = _bar(progress, "real pictures", 0, 1)
+            real = _read_statistics(kept) or _statistics(make, len(reals), -1 if here else actors, bar, kept)
         fakes = FakePictures(look, place, truncation_psi)
-        fake = _statistics(fakes, count, actors, _bar(progress, "generated pictures", i, len(found)))
+        bar = _bar(progress, "generated pictures", i, len(found))
+        fake = _statistics(fakes, count, -1 if here else actors, bar)
         results.append(Fidelity(place, nimg, **_figures(real, fake), **measured._asdict()))
         if output:
             write_figures([*known.values(), *results], output, RECORD)
@@ -223,17 +235,47 @@ class FakePictures:
 
 
 def _statistics(
-    make: RealPictures | FakePictures, count: int, actors: int, progress: Callable[[int, int], None] | None
+    make: RealPictures | FakePictures,
+    count: int,
+    actors: int,
+    progress: Callable[[int, int], None] | None,
+    kept: str = "",
 ) -> FeatureStatistics:
-    from raygseg.distributed.features import statistics_here, statistics_on_ray
+    """Of `count` pictures, by `actors`: -1 for none, 0 for as many as are worth it; written to `kept`."""
+    from raygseg.distributed import features
 
-    if actors == 0 and count <= IN_PROCESS_PICTURES:
-        return statistics_here(make(), count, KEPT, progress)
-    from raygseg.distributed.actor_pool import ActorPool
+    if actors < 0 or (actors == 0 and count <= IN_PROCESS_PICTURES):
+        found = features.statistics_here(make(), count, KEPT, progress)
+    else:
+        from raygseg.distributed.actor_pool import ActorPool
 
-    device = make.look.device if make.look.device in ("cpu", "cuda") else "auto"
-    pool = ActorPool.on(device, actors)  # type: ignore[arg-type]
-    return statistics_on_ray(make, count, KEPT, pool, progress)
+        device = make.look.device if make.look.device in ("cpu", "cuda") else "auto"
+        pool = ActorPool.on(device, actors)  # type: ignore[arg-type]
+        found = features.statistics_on_ray(make, count, KEPT, pool, progress)
+    if kept:
+        object_store.write_bytes(kept, features.statistics_to_bytes(found))
+    return found
+
+
+def _read_statistics(place: str) -> FeatureStatistics | None:
+    """What was kept there; None where nothing was, or only a part."""
+    from zipfile import BadZipFile
+
+    from raygseg.distributed.features import statistics_from_bytes
+
+    if not place or not object_store.exists(place):
+        return None
+    try:
+        return statistics_from_bytes(object_store.read_bytes(place))
+    except (ValueError, KeyError, BadZipFile, EOFError):
+        return None
+
+
+def _reals_file(measured: _Measured) -> str:
+    """Named after all that decides it."""
+    network = measured.metric.lower().removeprefix("fid-")
+    way = f"{network}-{measured.side}-{measured.precision_of_features}"
+    return f"reals-{way}-{measured.reals_fingerprint[:16]}.npz"
 
 
 def _figures(real: FeatureStatistics, fake: FeatureStatistics) -> dict[str, Any]:
@@ -289,12 +331,7 @@ def curve(folder: str) -> list[Fidelity]:
 
 
 def _track(folder: str, results: list[Fidelity]) -> None:
-    measured = {}
-    for result in results:
-        name = result.metric.lower().replace("-", "_")
-        figures = {name: result.fid, "kid": result.kid, "precision": result.precision, "recall": result.recall}
-        measured[result.nimg] = figures
-    log_measured(folder, measured)
+    log_measured(folder, {result.nimg: result.figures() for result in results})
 
 
 def log_measured(folder: str, measured: Mapping[int, Mapping[str, float]]) -> None:

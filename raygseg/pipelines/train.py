@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from raygseg.bundle import Bundle, write_bundle
 from raygseg.config.loader import fingerprint
 from raygseg.config.schema import BackboneHeadConfig, HeadConfig
-from raygseg.config.sections import Run
+from raygseg.config.sections import AdversarialRun, Run
 from raygseg.data import object_store
 from raygseg.engine.checkpoint import Checkpoint, CheckpointFolder
 from raygseg.engine.interrupts import StopRequest
@@ -27,6 +27,7 @@ from raygseg.errors import ConfigError, TrainingError
 from raygseg.pipelines import run_folder, trainables
 from raygseg.pipelines.plan import plan as plan
 from raygseg.pipelines.registry import register
+from raygseg.pipelines.validation import ValidationBeside
 from raygseg.pipelines.watch import Watch
 from raygseg.tracking.cards import model_card
 from raygseg.tracking.hooks import TrackingHook
@@ -97,6 +98,7 @@ class Outside:
         self.hook = TrackingHook(run_folder.tracking_settings(config, folder))
         self.hook.start()
         self.watch = Watch(config, folder)
+        self.config, self.folder = config, folder
         self.total = total_kimg(config)
         self.progress = progress
         self.nimg = 0
@@ -119,6 +121,18 @@ class Outside:
     def images(self, nimg: int, name: str, picture: NDArray[np.uint8]) -> None:
         self.hook.on_images(nimg, name, picture)
 
+    def measured(self, nimg: int, figures: Mapping[str, float], picture: NDArray[np.uint8]) -> None:
+        """Of a checkpoint, which may be older than the last tick."""
+        self.hook.run.log_metrics(nimg, figures)
+        self.hook.on_images(nimg, "validation", picture)
+        if self.progress is not None:
+            self.progress(STAGE, self.nimg / 1000, self.total, {**self.metrics, **figures, "of_kimg": nimg / 1000})
+
+    def validation(self) -> ValidationBeside | None:
+        """Of runs that ask for it."""
+        asked = isinstance(self.config, AdversarialRun) and self.config.validation.every_kimg
+        return ValidationBeside(self.config, self.folder, self.measured) if asked else None  # type: ignore[arg-type]
+
     def end(self, status: str) -> None:
         self.hook.on_end(status)  # type: ignore[arg-type]
 
@@ -134,6 +148,8 @@ def total_kimg(config: Run) -> float:
 def check_shares(config: Run) -> None:
     """Raise ConfigError now rather than in a worker if the micro-batches cannot be shared out."""
     schedule, workers = getattr(config, "schedule", None), config.runtime.workers
+    if config.runtime.in_process and isinstance(config, AdversarialRun) and config.validation.every_kimg:
+        raise ConfigError("validation.every_kimg with runtime.in_process", "use Ray, or `raygseg fidelity` afterwards")
     if config.runtime.in_process and workers != 1:
         raise ConfigError(f"runtime.in_process with runtime.workers={workers}", "set runtime.workers: 1, or use Ray")
     if schedule is None:
@@ -188,27 +204,38 @@ def _train_on_ray(config: Run, folder: str, outside: Outside) -> bool:
     import logging
 
     from raygseg.distributed import cluster
-    from raygseg.distributed.noticeboard import Images, Lost, Notice, Started, Tick, Warned
+    from raygseg.distributed.noticeboard import Images, Lost, Notice, Started, Tick, Warned, Written
     from raygseg.distributed.training import Job, train_on_ray
 
     def listen(notice: Notice) -> None:
         if isinstance(notice, Tick):
             outside.tick(notice.nimg, notice.metrics)
+            if validation is not None:
+                validation.poll()
+        elif isinstance(notice, Written) and validation is not None:
+            validation.offer(notice.nimg, notice.uri)
         elif isinstance(notice, Images):
             outside.images(notice.nimg, notice.name, notice.picture)
         elif isinstance(notice, Started):
             outside.begin(notice.nimg, notice.facts)
+            if validation is not None:
+                validation.begin(notice.nimg)
         elif isinstance(notice, Warned):
             logging.getLogger("raygseg.worker").warning(notice.text)
         elif isinstance(notice, Lost):
             lost = "; ".join(f"worker {rank}: {reason}" for rank, reason in sorted(notice.reasons.items()))
             logging.getLogger("raygseg.worker").warning("lost, and starting again from a checkpoint: %s", lost)
 
+    validation = outside.validation()
     plain = config.model_dump(mode="json")
     job = Job(FACTORY, plain, folder, fingerprint(config), plain["runtime"], BEST_BY.get(config.kind, ""))
-    cluster.connect(cpus=config.runtime.workers * config.runtime.threads + 1)
+    beside = 1 if validation is None else 1 + validation.config.validation.threads
+    cluster.connect(cpus=config.runtime.workers * config.runtime.threads + beside)
     with StopRequest() as stop:  # after connecting: Ray takes SIGTERM for itself when it starts
-        return train_on_ray(job, listen, stop)
+        complete = train_on_ray(job, listen, stop)
+    if validation is not None:
+        validation.finish()
+    return complete
 
 
 # --- what is left behind -------------------------------------------------------------------------
