@@ -30,8 +30,9 @@ class SlowStream(RegressionStream):
 
 
 def make(config: Mapping[str, Any], device: str) -> Training:
-    """config: total_images, seconds a micro-batch, fail_at."""
-    recipe = RegressionRecipe(batch_size=8, micro_batch=4, total_images=config["total_images"])
+    """config: total_images, micro_batch (of 8 pictures a step), seconds a micro-batch, fail_at."""
+    micro = config.get("micro_batch", 4)
+    recipe = RegressionRecipe(batch_size=8, micro_batch=micro, total_images=config["total_images"])
 
     def previews() -> dict[str, NDArray[np.uint8]]:
         return {"grid": np.full((4, 4, 3), os.getpid() % 256, dtype=np.uint8)}

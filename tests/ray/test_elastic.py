@@ -1,0 +1,56 @@
+"""A run that shrinks and grows with its cluster; on nodes that can be killed (`ray.cluster_utils`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raygseg.distributed.training import make_trainer
+from raygseg.engine.checkpoint import CheckpointFolder
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(360)]
+
+
+def drilled(folder: Path, short: Path) -> list[tuple[float, str, Any]]:
+    """(seconds, what, value) of everything that happened in the drill."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.ray.elastic_drill", str(folder)], cwd=Path(__file__).parents[2], timeout=330,
+        env={**environment, "RAY_TMPDIR": str(short)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [(time, what, value) for time, what, value in json.loads(done.stdout.splitlines()[-1])]
+
+
+def test_a_run_goes_on_with_fewer_hosts_grows_back_and_saves_before_a_host_is_taken(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    events = drilled(tmp_path / "run", tmp_path_factory.mktemp("r"))
+    happened = [what for _, what, _ in events]
+    starts = [value for _, what, value in events if what == "started"]
+    assert [workers for _, workers in starts][:3] == [3, 2, 3], "killed, then added"
+    assert starts[0][0] == 0 and starts[1][0] >= 400 and starts[2][0] >= starts[1][0], "from the newest checkpoint"
+    assert happened.index("host killed") < happened.index("lost") < happened.index("host added")
+    warned = next(value for _, what, value in events if what == "warned")
+    assert "will be taken away in" in warned
+    saved = [value for _, what, value in events[happened.index("warned") :] if what == "written"]
+    assert saved and saved[0] % 400, "not one that was due anyway"
+    found = CheckpointFolder(str(tmp_path / "run")).latest()
+    assert found is not None and found.facts["nimg"] >= saved[0]
+
+
+def test_ray_is_told_the_fewest_and_the_most(tmp_path: Path) -> None:
+    from raygseg.config.sections import Runtime
+    from raygseg.distributed.training import Job
+
+    job = Job("m:f", {}, str(tmp_path), "f", {})
+    elastic = make_trainer(job, Runtime(workers=4, min_workers=2, resize_s=7), {"CPU": 1.0}, None)
+    assert elastic.scaling_config.num_workers == (2, 4)
+    assert elastic.scaling_config.elastic_resize_monitor_interval_s == 7
+    assert make_trainer(job, Runtime(workers=4), {"CPU": 1.0}, None).scaling_config.num_workers == 4
