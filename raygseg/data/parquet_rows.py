@@ -1,24 +1,28 @@
 """Parquet tables as sources: a column `image` and, where labelled, `mask`, as bytes or {bytes, path} structs.
 
 Row groups are read as wanted and kept, still encoded, up to a budget of bytes: reading in order
-costs one pass; reading at random is fast while the encoded table fits in the budget.
+costs one pass; reading at random is fast while the encoded table fits in the budget. Past that,
+`blocks` says which rows lie together, for an order that reads each row group once (`table_order`).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raygseg.data.folder import Classes, read_classes, read_labelled
 from raygseg.data.object_store import exists, filesystem, is_s3, join, list_files, local_path, read_bytes, translated
 from raygseg.data.picture_files import ClassMap, Picture, decode_picture
 from raygseg.data.source_address import SourceAddress
-from raygseg.errors import DataError
+from raygseg.errors import DataError, RaygsegError
 from raygseg.labels import LabelSpace
 
 if TYPE_CHECKING:
@@ -28,16 +32,21 @@ ENCODED_LIMIT = 1 << 30  # bytes of encoded pictures kept
 
 
 class ParquetRows:
-    """Rows of one or more Parquet files. Raises DataError naming the file that is no table of pictures."""
+    """Rows of one or more Parquet files. Raises DataError naming the file that is no table of pictures.
 
-    checked = False
+    Args:
+        checked: whether every row was decoded when it was written.
+    """
 
-    def __init__(self, files: Sequence[str], classes: Classes | None = None) -> None:
-        self._files, self._classes = files, classes
+    def __init__(self, files: Sequence[str], classes: Classes | None = None, checked: bool = False) -> None:
+        self._files, self._classes, self.checked = files, classes, checked
         self._columns = ["image"] if classes is None else ["image", "mask"]
         self._groups: list[tuple[int, int]] = []  # (file, row group)
         self._lock, self._kept, self._kept_bytes = threading.Lock(), OrderedDict[int, "pa.Table"](), 0
         counts: list[int] = []
+        self._group_bytes: list[int] = []
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="row-groups")
+        self._coming: set[int] = set()
         self.names: list[str] = []
         self._facts: list[list[Any]] = []
         for number, file in enumerate(files):
@@ -46,6 +55,7 @@ class ParquetRows:
             for group in range(metadata.num_row_groups):
                 self._groups.append((number, group))
                 counts.append(metadata.row_group(group).num_rows)
+                self._group_bytes.append(metadata.row_group(group).total_byte_size)
             self.names += [f"{self._facts[-1][0]}#{row}" for row in range(metadata.num_rows)]
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
@@ -55,6 +65,32 @@ class ParquetRows:
     def labelled(self, row: int, resolution: int | None) -> tuple[Picture, ClassMap]:
         assert self._classes is not None, "opened without masks"
         return read_labelled(self._cell(row, "image"), self._cell(row, "mask"), resolution, self._classes)
+
+    @property
+    def encoded_bytes(self) -> int:
+        """Of all row groups."""
+        return sum(self._group_bytes)
+
+    def blocks(self) -> list[NDArray[np.int64]]:
+        """The rows of each row group."""
+        return [np.arange(a, b, dtype=np.int64) for a, b in itertools.pairwise(self._starts.tolist())]
+
+    def prefetch(self, blocks: Sequence[int]) -> None:
+        """Begin to read these row groups, in a thread; what cannot be read is told by whoever reads it."""
+        with self._lock:
+            fresh = [block for block in blocks if block not in self._kept and block not in self._coming]
+            self._coming.update(fresh)
+        for block in fresh:
+            self._reader.submit(self._fetch, block)
+
+    def _fetch(self, block: int) -> None:
+        try:
+            self._group(block)
+        except RaygsegError:
+            pass
+        finally:
+            with self._lock:
+                self._coming.discard(block)
 
     def identity(self, rows: Sequence[int]) -> Mapping[str, Any]:
         whole = len(rows) == len(self.names)
@@ -93,15 +129,18 @@ class ParquetRows:
             if group in self._kept:
                 self._kept.move_to_end(group)
                 return self._kept[group]
-            number, index = self._groups[group]
-            with translated(self._files[number]):
-                table = self._open(self._files[number]).read_row_group(index, columns=self._columns)
-            self._kept[group] = table
-            self._kept_bytes += table.nbytes
+        number, index = self._groups[group]
+        # Not under the lock: another thread may want what is kept while this one waits for the store.
+        with translated(self._files[number]):
+            table = self._open(self._files[number]).read_row_group(index, columns=self._columns)
+        with self._lock:
+            if group not in self._kept:
+                self._kept[group] = table
+                self._kept_bytes += table.nbytes
             while self._kept_bytes > ENCODED_LIMIT and len(self._kept) > 1:
                 _, dropped = self._kept.popitem(last=False)
                 self._kept_bytes -= dropped.nbytes
-            return table
+        return table
 
 
 def table_files(place: str) -> list[str]:
@@ -132,15 +171,21 @@ def parquet_rows(address: SourceAddress, labelled: bool) -> tuple[ParquetRows, L
     if address.split:
         raise DataError(f"{address.place}: Parquet sources have no splits", "take ?split= off the source")
     files = table_files(address.place)
-    _check_finished(address.place)
+    prepared = _prepared(address.place)
     classes = table_classes(address.place, address.coarse) if labelled else None
-    return ParquetRows(files, classes), classes.labels if classes else None
+    return ParquetRows(files, classes, checked=prepared and not labelled), classes.labels if classes else None
 
 
-def _check_finished(place: str) -> None:
-    """A set that `prepare` has begun but not finished would be taken for a smaller one."""
+def _prepared(place: str) -> bool:
+    """Whether `prepare` wrote the set, which decodes all that it keeps.
+
+    Raises DataError for a set that it has begun but not finished: it would be taken for a smaller one.
+    """
     record = join(place, "prepared.json")
-    if not place.endswith(".parquet") and exists(record) and not json.loads(read_bytes(record)).get("complete"):
+    if place.endswith(".parquet") or not exists(record):
+        return False
+    if not json.loads(read_bytes(record)).get("complete"):
         raise DataError(
             f"{place}: its preparation has not finished", "run the same `raygseg prepare` again: it goes on"
         )
+    return True

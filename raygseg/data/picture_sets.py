@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,24 @@ class Rows(Protocol):
 
     def identity(self, rows: Sequence[int]) -> Mapping[str, Any]:
         """Cheap JSON facts that decide the content of these rows: names and sizes, not pixels."""
+        ...
+
+
+@runtime_checkable
+class Blocked(Protocol):
+    """Rows that are read in blocks."""
+
+    @property
+    def encoded_bytes(self) -> int:
+        """Of all rows, as stored."""
+        ...
+
+    def blocks(self) -> list[NDArray[np.int64]]:
+        """Rows by block."""
+        ...
+
+    def prefetch(self, blocks: Sequence[int]) -> None:
+        """Begin to read blocks."""
         ...
 
 
@@ -125,6 +143,7 @@ class PictureSet(_Set):
     ) -> None:
         super().__init__(rows, kept, resolution, report)
         self._cache = _Cache((resolution, resolution, 3), len(rows.names), cache_limit)
+        self._block_numbers: list[int] = []
 
     @property
     def nbytes(self) -> int:
@@ -140,6 +159,25 @@ class PictureSet(_Set):
         picture = self._rows.picture(row, self.resolution)
         self._cache.put(row, picture)
         return picture
+
+    def blocks(self, least_bytes: int) -> tuple[list[NDArray[np.int64]], int]:
+        """Positions that are read together, and their mean size in bytes, where the encoded set is larger than that.
+
+        No blocks where pictures are read one by one or the set is smaller.
+        """
+        rows = self._rows
+        if not isinstance(rows, Blocked) or rows.encoded_bytes <= least_bytes:
+            return [], 0
+        position = np.full(len(rows.names), -1, dtype=np.int64)
+        position[self._kept] = np.arange(len(self._kept))
+        found = [(number, position[block]) for number, block in enumerate(rows.blocks())]
+        self._block_numbers = [number for number, block in found if (block >= 0).any()]
+        return [block[block >= 0] for _, block in found if (block >= 0).any()], rows.encoded_bytes // len(found)
+
+    def prefetch(self, blocks: Sequence[int]) -> None:
+        """Begin to read some of `blocks`."""
+        if isinstance(self._rows, Blocked):
+            self._rows.prefetch([self._block_numbers[block] for block in blocks])
 
     def original(self, index: int) -> Picture:
         """uint8 [H, W, 3] RGB at its own size."""

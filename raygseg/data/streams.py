@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from raygseg.data.parquet_rows import ENCODED_LIMIT
 from raygseg.data.picture_sets import LabelledSet, PictureSet
+from raygseg.data.table_order import Portions, TableOrder
 from raygseg.errors import DataError
 from raygseg.seeding import derive_seed, numpy_rng
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+LARGE = ENCODED_LIMIT // 2  # bytes of an encoded table from which on it is not read at random
 
 
 class _Sized(Protocol):
@@ -77,14 +81,24 @@ class PictureStream:
         pictures: what to show.
         seed: decides order and mirroring.
         flip: mirror picture number n where a draw seeded by (seed, "flip", n) says so.
+        portions: of a step. A Parquet table larger than LARGE is then read block by block, by each host what its
+            micro-batches need (`table_order`); without, or where it has fewer blocks than portions, at random.
     """
 
-    def __init__(self, pictures: Pictures, seed: int, flip: bool) -> None:
+    def __init__(self, pictures: Pictures, seed: int, flip: bool, portions: Portions | None = None) -> None:
         self._pictures, self._seed, self._flip = pictures, seed, flip
-        self._order = _Order(pictures, seed)
+        self._order: _Order | TableOrder = _Order(pictures, seed)
+        if portions is not None and isinstance(pictures, PictureSet):
+            blocks, size = pictures.blocks(LARGE)
+            if len(blocks) >= portions.lanes:
+                # A window of every lane, and the next one of each, shall fit into what is kept in memory.
+                window = LARGE // max(size * portions.lanes, 1)
+                self._order = TableOrder(blocks, seed, portions, window)
 
     def micro_batch(self, first: int, count: int) -> dict[str, Tensor]:
         """{"images": uint8 [count, 3, R, R]}: pictures number first .. first + count - 1."""
+        if isinstance(self._order, TableOrder) and isinstance(self._pictures, PictureSet):
+            self._pictures.prefetch(self._order.ahead(first))
         return {"images": _to_tensor(np.stack([self._show(n) for n in range(first, first + count)]))}
 
     def _show(self, number: int) -> NDArray[np.uint8]:

@@ -13,11 +13,12 @@ from raygseg.config.encoder import EncoderConfig
 from raygseg.config.joint_gan import JointGanConfig
 from raygseg.config.panet import PanetConfig
 from raygseg.config.schema import KINDS, BackboneHeadConfig, GanConfig, HeadConfig, SegmenterConfig
-from raygseg.config.sections import Run
+from raygseg.config.sections import AdversarialRun, Run
 from raygseg.data.picture_sets import LabelledSet, PictureSet, data_fingerprint
 from raygseg.data.sources import open_labelled, open_pictures
 from raygseg.data.splits import nested_subset
 from raygseg.data.streams import JointStream, LabelledStream, Pictures, PictureStream, WithLabelled
+from raygseg.data.table_order import Portions
 from raygseg.engine.checkpoint import CheckpointFolder, read_checkpoint
 from raygseg.errors import CheckpointError, ConfigError, DataError
 from raygseg.interfaces import Generator, PairSampler
@@ -84,10 +85,15 @@ def _gan_training(run: GanConfig, device: str) -> Training:
     recipe = build_recipe(run, device)
     return Training(
         recipe,
-        PictureStream(pictures, run.seed, data.flip),
+        PictureStream(pictures, run.seed, data.flip, portions(run)),
         lambda: {"samples": _samples(recipe.average)},
         _about(pictures=_origin(data.source, pictures)),
     )
+
+
+def portions(run: AdversarialRun) -> Portions:
+    """How a step's pictures are shared out."""
+    return Portions(run.schedule.micro, run.schedule.batch_size // run.schedule.micro)
 
 
 def _samples(generator: Generator) -> NDArray[np.uint8]:
@@ -139,7 +145,7 @@ def _joint_training(run: JointGanConfig, device: str) -> Training:
         facts["parents"] = {"start": run.start}
     return Training(
         recipe,
-        JointStream(PictureStream(shown, run.seed, data.flip), pairs),
+        JointStream(PictureStream(shown, run.seed, data.flip, portions(run)), pairs),
         lambda: {"samples": _pair_samples(recipe.sampler())},
         facts,
     )
