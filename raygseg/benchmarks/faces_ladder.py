@@ -77,8 +77,8 @@ def run(
     settings = (f"schedule.total_kimg={total_kimg}", f"num_pairs={num_pairs}", f"projection_steps={projection_steps}")
     ladder.frame()
     ladder.choose_turned(turned)
-    if PAIR_ARMS & set(arms):
-        ladder.draw_pairs([ladder.config(k, ("student",), (*settings, *overrides)) for k in shots], progress)
+    if wanted := tuple(sorted(PAIR_ARMS & set(arms))):
+        ladder.draw_pairs([ladder.config(k, wanted, (*settings, *overrides)) for k in shots], progress)
     for k in shots:
         for group in (tuple(arm for arm in ARMS if arm in arms and arm != "projection"), ("projection",)):
             if set(group) & set(arms):
@@ -152,13 +152,14 @@ class Ladder:
         return config
 
     def draw_pairs(self, configs: Sequence[CompareConfig], progress: Progress | None = None) -> None:
-        """Pairs of every head of every k, each picture rendered once."""
+        """Pairs of every head of every k that is still needed, each picture rendered once."""
         runs = [
             pairs_run(config, place)
             for config in configs
-            for place in Trial(config, str(config.runtime.output)).places()
+            for place in Trial(config, str(config.runtime.output)).unfinished(config.arms)
         ]
-        write_shared(runs, progress)
+        if runs:
+            write_shared(runs, progress)
 
     # --- figures ---------------------------------------------------------------------------------
 

@@ -79,8 +79,8 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> CompareR
     run_folder.claim(place, config)
     trial = Trial(config, place)
     work = list(trial.cells(arms))
-    if PAIR_ARMS & set(arms):
-        share_pairs(config, trial.places(), progress)
+    if places := trial.unfinished(PAIR_ARMS & set(arms)):
+        share_pairs(config, places, progress)
     for number, cell in enumerate(work):
         trial.run(cell, _within(progress, number, len(work), cell))
     if progress is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +104,11 @@ class Trial:
         """Every split of every draw that is learnt from."""
         splits = [f"fold-{fold}" for fold in range(self.config.folds)] + (["all"] if self.others() else [])
         return [self.place_of(draw, split) for draw in range(self.config.draws) for split in splits]
+
+    def unfinished(self, arms: Iterable[str]) -> list[Place]:
+        """The places from which one of the arms has still to learn, or to be scored."""
+        cells = (cell for cell in self.cells(sorted(arms)) if not object_store.exists(self._file(cell, "json")))
+        return [self.place_of(draw, split) for draw, split in sorted({(cell.draw, cell.split) for cell in cells})]
 
     def place_of(self, draw: int, split: str) -> Place:
         """What is learnt from on a split of a draw, and where."""

@@ -85,6 +85,10 @@ def test_every_cell_is_run_once_and_the_winner_trains(tmp_path: Path, monkeypatc
     winner = load_config(tmp_path / "winner.yaml")
     assert winner.kind == "segmenter" and winner.labelled_limit == 4  # type: ignore[attr-defined]
     assert winner.labelled == "toy://default?count=6&seed=2&size=16"  # type: ignore[attr-defined]
+    trial = compare_trial.Trial(config(tmp_path), str(tmp_path))
+    assert trial.unfinished(["direct", "backbone"]) == []
+    (tmp_path / "cells" / "draw-0.fold-1.direct.folds.json").unlink()
+    assert trial.unfinished(["direct", "backbone"]) == [trial.place_of(0, "fold-1")]
 
 
 def test_a_fold_never_sees_what_it_is_scored_on(tmp_path: Path) -> None:
