@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from raygseg.distributed import training
+from raygseg.distributed.noticeboard import Failed, Lost, Placed, Started
 from raygseg.distributed.training import make_trainer
 from raygseg.engine.checkpoint import CheckpointFolder
+from raygseg.errors import DataError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(360)]
 
@@ -54,3 +57,20 @@ def test_ray_is_told_the_fewest_and_the_most(tmp_path: Path) -> None:
     assert elastic.scaling_config.num_workers == (2, 4)
     assert elastic.scaling_config.elastic_resize_monitor_interval_s == 7
     assert make_trainer(job, Runtime(workers=4), {"CPU": 1.0}, None).scaling_config.num_workers == 4
+
+
+def test_room_is_missed_from_the_request_and_from_a_loss_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    outcome = training._Outcome(lambda notice: None)
+    now[0] += 7
+    assert outcome.waits_for_room() == 7
+    outcome.hear([Placed(2)])
+    now[0] += 50
+    assert outcome.waits_for_room() == 0, "loading may take its time"
+    outcome.hear([Started(0, (1, 2), {}), Lost({1: "killed"})])
+    now[0] += 3
+    assert outcome.waits_for_room() == 3
+    outcome.hear([Failed(DataError("broken.png: not a picture", "remove it"))])
+    now[0] += 300
+    assert outcome.waits_for_room() == 0, "it ends by itself"
