@@ -105,6 +105,7 @@ class Square:
 
 
 FULL = Framing()  # the whole picture
+EDGE_GOES_ON = 0.25  # of half the view's side: farther out, its edge says nothing of the photo
 
 
 def mean_framing(squares: Sequence[Square], sizes: Sequence[tuple[int, int]]) -> Framing:
@@ -137,11 +138,15 @@ def see(photo: Tensor, square: Square, framing: Framing, size: int) -> tuple[Ten
     return image, (reached > 1 - 1e-4).float()
 
 
-def put_back(maps: Tensor, square: Square, framing: Framing, height: int, width: int) -> Tensor:
-    """Maps [1, C, S, S] of the framed view -> [1, C, height, width] of the photo; the edge goes on outside."""
+def put_back(maps: Tensor, square: Square, framing: Framing, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Maps [1, C, S, S] of the framed view -> [1, C, height, width] of the photo, and where they say something.
+
+    The second is bool [height, width]: the view's edge goes on outside it, but not far (EDGE_GOES_ON).
+    """
     rows, columns = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     dx, dy = columns - square.centre[0], rows - square.centre[1]
     u = (dx * square.x[0] + dy * square.x[1]) / square.half**2
     v = (dx * square.y[0] + dy * square.y[1]) / square.half**2
     grid = torch.stack([(u - framing.centre_x) * framing.zoom, (v - framing.centre_y) * framing.zoom], dim=-1)[None]
-    return F.grid_sample(maps, grid.to(maps), mode="bilinear", padding_mode="border", align_corners=False)
+    near = (grid[0].abs() <= 1 + EDGE_GOES_ON).all(-1)
+    return F.grid_sample(maps, grid.to(maps), mode="bilinear", padding_mode="border", align_corners=False), near

@@ -175,8 +175,10 @@ class ProjectionSegmenter:
         """The head's answer at the picture's own size."""
         height, width = picture.shape[:2]
         if square is not None:
-            maps = put_back(maps[None], square, framing_of(self.generator), height, width)[0]
-            return enlarge(maps, height, width)
+            laid, near = put_back(maps[None], square, framing_of(self.generator), height, width)
+            answer, far = enlarge(laid[0], height, width), ~near.numpy()
+            answer.label_map[far], answer.confidence[far] = self.background, 0
+            return answer
         if self.fit == "squash" or height == width:
             return enlarge(maps, height, width)
         rows, columns = central_square(height, width)

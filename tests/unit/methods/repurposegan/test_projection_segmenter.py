@@ -117,6 +117,8 @@ def test_a_template_lays_the_answer_onto_the_object_and_goes_into_the_bundle(tmp
     photo[10:50, 10:50] = inner
     answer = made.predict([photo])[0]
     assert answer.label_map.shape == (60, 60)
+    assert (answer.label_map[:2] == made.background).all(), "farther off than the view's edge reaches"
+    assert (answer.confidence[:2] == 0).all() and answer.confidence[12:48, 12:48].min() > 0
     alone = segmenter().predict([inner])[0].label_map
     assert (answer.label_map[12:48, 12:48] == alone[2:-2, 2:-2]).mean() > 0.9
     bundle = made.to_bundle(
