@@ -147,7 +147,7 @@ class _Outcome:
         for notice in notices:
             if isinstance(notice, Lost):
                 self._waiting_since = time.monotonic()
-            else:
+            if isinstance(notice, Placed | Started):  # not a tick, which may have been on its way
                 self._waiting_since = None
             if isinstance(notice, Finished):
                 self.finished = notice

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from raygseg.distributed import training
-from raygseg.distributed.noticeboard import Failed, Lost, Placed, Started
+from raygseg.distributed.noticeboard import Failed, Lost, Placed, Started, Tick
 from raygseg.distributed.training import make_trainer
 from raygseg.engine.checkpoint import CheckpointFolder
 from raygseg.errors import DataError
@@ -68,7 +68,7 @@ def test_room_is_missed_from_the_request_and_from_a_loss_on(monkeypatch: pytest.
     outcome.hear([Placed(2)])
     now[0] += 50
     assert outcome.waits_for_room() == 0, "loading may take its time"
-    outcome.hear([Started(0, (1, 2), {}), Lost({1: "killed"})])
+    outcome.hear([Started(0, (1, 2), {}), Lost({1: "killed"}), Tick(1, 8, {})])
     now[0] += 3
     assert outcome.waits_for_room() == 3
     outcome.hear([Failed(DataError("broken.png: not a picture", "remove it"))])
