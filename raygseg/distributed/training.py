@@ -19,7 +19,6 @@ from typing import Any, cast
 import ray
 import ray.train
 import torch
-from ray.train import UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from raygseg.config.sections import Runtime
@@ -29,7 +28,6 @@ from raygseg.distributed.noticeboard import (
     Failed,
     Finished,
     Images,
-    Lost,
     Notice,
     Placed,
     PostWarnings,
@@ -39,6 +37,7 @@ from raygseg.distributed.noticeboard import (
     Written,
     open_board,
 )
+from raygseg.distributed.outcome import Outcome, TellLosses, reason_of
 from raygseg.distributed.worker_errors import own_error
 from raygseg.engine.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint
 from raygseg.engine.gradients import ProcessGroup
@@ -96,7 +95,7 @@ def train_on_ray(job: Job, listen: Callable[[Notice], None], stop: Callable[[], 
     forget_snapshot(job.folder)
     board = open_board()
     trainer = make_trainer(job, runtime, each, board)
-    outcome = _Outcome(listen)
+    outcome = Outcome(listen)
     # Not in the main thread: there Ray would take over Ctrl-C and abort without a checkpoint.
     fit = _Fit(trainer)
     fit.start()
@@ -134,51 +133,6 @@ class _Fit(threading.Thread):
             self.error = error
 
 
-class _Outcome:
-    """Passes notices on, remembers how it ended, and since when there has been no room for the workers."""
-
-    def __init__(self, listen: Callable[[Notice], None]) -> None:
-        self._listen = listen
-        self._waiting_since: float | None = time.monotonic()
-        self.finished: Finished | None = None
-        self.failed: RaygsegError | None = None
-
-    def hear(self, notices: list[Notice]) -> None:
-        for notice in notices:
-            if isinstance(notice, Lost):
-                self._waiting_since = time.monotonic()
-            if isinstance(notice, Placed | Started):  # not a tick, which may have been on its way
-                self._waiting_since = None
-            if isinstance(notice, Finished):
-                self.finished = notice
-            if isinstance(notice, Failed):
-                self.failed = notice.error
-            self._listen(notice)
-
-    def waits_for_room(self) -> float:
-        """Seconds since workers were asked for or lost; 0 where they run, load or have ended for good."""
-        if self._waiting_since is None or self.failed is not None:
-            return 0.0
-        return time.monotonic() - self._waiting_since
-
-
-class _TellLosses(UserCallback):
-    """In Ray's controller: puts on the board which workers were lost."""
-
-    def __init__(self, board: Any) -> None:
-        self.board = board
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        reasons = {rank: reason_of(error) for rank, error in worker_exceptions.items()}
-        self.board.post.remote(Lost(reasons))
-
-
-def reason_of(error: BaseException) -> str:
-    """The last line of what an error says."""
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__
-
-
 def resources_of_a_worker(runtime: Runtime) -> dict[str, float]:
     """Ray resources of one worker. Raises MissingEnvironmentError if CUDA is asked for and absent."""
     cluster.connect()
@@ -213,7 +167,7 @@ def make_trainer(job: Job, runtime: Runtime, each: Mapping[str, float], board: A
             storage_filesystem=None if local else filesystem,
             # Ray tries again and again to place the workers: `train_on_ray` knows for how long.
             failure_config=ray.train.FailureConfig(max_failures=runtime.max_failures, controller_failure_limit=-1),
-            callbacks=[_TellLosses(board)],
+            callbacks=[TellLosses(board)],
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
             worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(runtime.threads)}},
         ),

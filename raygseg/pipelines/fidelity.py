@@ -10,29 +10,21 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-
-import numpy as np
+from typing import Any, Literal, NamedTuple
 
 from raygseg.data import object_store
 from raygseg.data.sources import data_fingerprint, open_pictures
 from raygseg.engine.checkpoint import CheckpointFolder, checkpoint_nimg
 from raygseg.errors import DataError
 from raygseg.metrics import distributions
-from raygseg.metrics.distributions import Features, FeatureStatistics
-from raygseg.nn.backbones.pooled import SHOWN, PooledFeatures, side_for, weights_file
+from raygseg.metrics.distributions import FeatureStatistics
+from raygseg.nn.backbones.pooled import SHOWN, side_for, weights_file
 from raygseg.pipelines import kinds, run_folder
+from raygseg.pipelines.feature_statistics import FakePictures, Look, RealPictures, read_statistics, statistics_of
 from raygseg.pipelines.figure_file import oldest_first, read_figures, write_figures
-
-if TYPE_CHECKING:
-    from raygseg.interfaces import Generator
 
 Progress = Callable[[str, float, float, Mapping[str, float]], None]  # (stage, done, total, facts)
 RECORD = "fidelity.jsonl"
-BATCH_PIXELS = 1 << 19
-KEPT = 10_000  # rows of each side that KID, precision and recall are computed from
-IN_PROCESS_PICTURES = 1000  # up to here starting a cluster costs more than it saves
-FIRST_SEED = 0
 
 
 class _Measured(NamedTuple):
@@ -122,7 +114,7 @@ def fidelity(
     Raises:
         DataError: no pictures, or a run without a checkpoint. MissingEnvironmentError: no weights.
     """
-    look = _Look(weights_file(network, weights), 0, precision, device)
+    look = Look(weights_file(network, weights), 0, precision, device)
     found = checkpoints_at(generator)
     of_run = is_run(generator)
     output = output or (generator if of_run else "")
@@ -144,131 +136,16 @@ def fidelity(
             make = RealPictures(look, pictures, resolution, limit)
             kept = object_store.join(output, _reals_file(measured)) if keep_reals and output else ""
             bar = _bar(progress, "real pictures", 0, 1)
-            real = _read_statistics(kept) or _statistics(make, len(reals), -1 if here else actors, bar, kept)
+            real = read_statistics(kept) or statistics_of(make, len(reals), -1 if here else actors, bar, kept)
         fakes = FakePictures(look, place, truncation_psi)
         bar = _bar(progress, "generated pictures", i, len(found))
-        fake = _statistics(fakes, count, -1 if here else actors, bar)
+        fake = statistics_of(fakes, count, -1 if here else actors, bar)
         results.append(Fidelity(place, nimg, **_figures(real, fake), **measured._asdict()))
         if output:
             write_figures([*known.values(), *results], output, RECORD)
     if of_run:
         _track(generator, results)
     return results
-
-
-# --- features -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Look:
-    """How pictures become features, in any process."""
-
-    weights: str
-    side: int
-    precision: Literal["fp32", "bf16"]
-    device: str
-
-    def network(self) -> PooledFeatures:
-        return PooledFeatures(self.weights, self.side, self.precision).eval().to(self._device())
-
-    def _device(self) -> str:
-        import torch
-
-        return ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
-
-    def batches(self, resolution: int, first: int, count: int) -> list[range]:
-        """Rows in groups that fit a forward pass."""
-        size = max(1, BATCH_PIXELS // max(resolution, self.side) ** 2)
-        return [range(i, min(i + size, first + count)) for i in range(first, first + count, size)]
-
-
-@dataclass(frozen=True)
-class RealPictures:
-    """Makes, in any process, the function that gives features of real pictures by row."""
-
-    look: _Look
-    source: str
-    resolution: int
-    limit: int
-
-    def __call__(self) -> Callable[[int, int], Features]:
-        import torch
-
-        network = self.look.network()
-        pictures = open_pictures(self.source, self.resolution, limit=self.limit)
-
-        def features(first: int, count: int) -> Features:
-            parts = []
-            for rows in self.look.batches(self.resolution, first, count):
-                batch = torch.from_numpy(np.stack([pictures.read(row) for row in rows])).to(self.look._device())
-                parts.append(network(batch.permute(0, 3, 1, 2).float() / 127.5 - 1).cpu().numpy())
-            return np.concatenate(parts)
-
-        return features
-
-
-@dataclass(frozen=True)
-class FakePictures:
-    """Makes, in any process, the function that gives features of generated pictures by seed."""
-
-    look: _Look
-    generator: str
-    truncation_psi: float
-
-    def __call__(self) -> Callable[[int, int], Features]:
-        import torch
-
-        network = self.look.network()
-        generator: Generator = kinds.load_generator(self.generator, device=self.look._device())
-
-        def features(first: int, count: int) -> Features:
-            parts = []
-            for rows in self.look.batches(generator.resolution, FIRST_SEED + first, count):
-                with torch.no_grad():
-                    images = generator.render(generator.latents(rows, self.truncation_psi), rows).images
-                    # Rounded as a file would be: real pictures have 256 levels too.
-                    levels = ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-                    parts.append(network(levels).cpu().numpy())
-            return np.concatenate(parts)
-
-        return features
-
-
-def _statistics(
-    make: RealPictures | FakePictures,
-    count: int,
-    actors: int,
-    progress: Callable[[int, int], None] | None,
-    kept: str = "",
-) -> FeatureStatistics:
-    """Of `count` pictures, by `actors`: -1 for none, 0 for as many as are worth it; written to `kept`."""
-    from raygseg.distributed import features
-
-    if actors < 0 or (actors == 0 and count <= IN_PROCESS_PICTURES):
-        found = features.statistics_here(make(), count, KEPT, progress)
-    else:
-        from raygseg.distributed.actor_pool import ActorPool
-
-        device = make.look.device if make.look.device in ("cpu", "cuda") else "auto"
-        pool = ActorPool.on(device, actors)  # type: ignore[arg-type]
-        found = features.statistics_on_ray(make, count, KEPT, pool, progress)
-    if kept:
-        object_store.write_bytes(kept, features.statistics_to_bytes(found))
-    return found
-
-
-def _read_statistics(place: str) -> FeatureStatistics | None:
-    """What was kept there; None where nothing was, or only a part."""
-    from zipfile import BadZipFile
-
-    from raygseg.distributed.features import statistics_from_bytes
-
-    if not place or not object_store.exists(place):
-        return None
-    try:
-        return statistics_from_bytes(object_store.read_bytes(place))
-    except (ValueError, KeyError, BadZipFile, EOFError):
-        return None
 
 
 def _reals_file(measured: _Measured) -> str:

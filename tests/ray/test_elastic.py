@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from raygseg.distributed import training
+from raygseg.distributed import outcome as outcomes
 from raygseg.distributed.noticeboard import Failed, Lost, Placed, Started, Tick
 from raygseg.distributed.training import make_trainer
 from raygseg.engine.checkpoint import CheckpointFolder
@@ -61,8 +61,8 @@ def test_ray_is_told_the_fewest_and_the_most(tmp_path: Path) -> None:
 
 def test_room_is_missed_from_the_request_and_from_a_loss_on(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
-    outcome = training._Outcome(lambda notice: None)
+    monkeypatch.setattr(outcomes.time, "monotonic", lambda: now[0])
+    outcome = outcomes.Outcome(lambda notice: None)
     now[0] += 7
     assert outcome.waits_for_room() == 7
     outcome.hear([Placed(2)])

@@ -8,16 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from raygseg.config.loader import fingerprint
 from raygseg.config.schema import GanConfig
 from raygseg.errors import ConfigError
-from raygseg.nn.backbones.vgg16 import VGG16Features
 from raygseg.pipelines.fidelity import fidelity, records
 from raygseg.pipelines.train import check_shares, train
 from tests.unit.engine.two_workers import differing
 from tests.unit.pipelines.test_train import gan
+from tests.unit.tiny_networks import vgg16_file
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.slow, pytest.mark.timeout(300)]
 REALS = "toy://default?count=20&seed=0"
@@ -25,11 +24,7 @@ REALS = "toy://default?count=20&seed=0"
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """VGG-16 with weights of its own: random ones keep distances too."""
-    torch.manual_seed(0)
-    place = tmp_path_factory.mktemp("weights") / "vgg16_features.safetensors"
-    save_file(VGG16Features().state_dict(), place)
-    return str(place)
+    return vgg16_file(tmp_path_factory.mktemp("weights"))
 
 
 def beside(folder: Path, name: str, **validation: Any) -> GanConfig:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from safetensors.torch import save_file
 
 from raygseg.methods.stylegan2.discriminator_features import DiscriminatorFeatures
 from raygseg.methods.stylegan2.generator import StyleGAN2Generator
+from raygseg.nn.backbones.vgg16 import VGG16Features
 from raygseg.nn.projection import PerceptualDistance
 
 BUILD = {"resolution": 16, "z_dim": 8, "w_dim": 8, "mapping_layers": 2, "channel_base": 128, "channel_max": 8}
@@ -31,3 +35,11 @@ def tiny_features() -> DiscriminatorFeatures:
 
 def tiny_distance() -> PerceptualDistance:
     return PerceptualDistance(tiny_features(), "discriminator")
+
+
+def vgg16_file(folder: Path) -> str:
+    """VGG-16 with weights of its own: random ones keep distances too."""
+    torch.manual_seed(0)
+    place = folder / "vgg16_features.safetensors"
+    save_file(VGG16Features().state_dict(), place)
+    return str(place)

@@ -12,11 +12,11 @@ from PIL import Image
 
 from raygseg.config.schema import GanConfig
 from raygseg.errors import ConfigError, DataError, MissingEnvironmentError
-from raygseg.nn.backbones.vgg16 import VGG16Features
 from raygseg.pipelines.fidelity import curve, fidelity, records
 from raygseg.pipelines.run_report import run_report
 from raygseg.pipelines.sheets import draw_sheet
 from raygseg.pipelines.train import train
+from tests.unit.tiny_networks import vgg16_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 REALS = "toy://default?count=40&seed=0"
@@ -24,14 +24,7 @@ REALS = "toy://default?count=40&seed=0"
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """VGG-16 with weights of its own: random ones keep distances too."""
-    import torch
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
-    place = tmp_path_factory.mktemp("weights") / "vgg16_features.safetensors"
-    save_file(VGG16Features().state_dict(), place)
-    return str(place)
+    return vgg16_file(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +83,9 @@ def test_a_bundle_gives_the_figures_of_the_last_checkpoint(run: Path, weights: s
 
 def test_real_pictures_are_nearer_to_themselves_than_to_an_untrained_generator(run: Path, weights: str) -> None:
     from raygseg.metrics.distributions import FeatureStatistics, frechet_distance
-    from raygseg.pipelines.fidelity import RealPictures, _Look
+    from raygseg.pipelines.feature_statistics import Look, RealPictures
 
-    look = _Look(weights, 64, "fp32", "cpu")
+    look = Look(weights, 64, "fp32", "cpu")
     near = FeatureStatistics.of(RealPictures(look, REALS, 16, 0)()(0, 40))
     other = FeatureStatistics.of(RealPictures(look, "toy://default?count=40&seed=1", 16, 0)()(0, 40))
     (fake, *_) = fidelity(str(run), REALS, count=40, weights=weights)
