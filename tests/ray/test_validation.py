@@ -55,7 +55,7 @@ def test_the_result_does_not_depend_on_it_and_a_failure_is_a_warning(
 ) -> None:
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"no weights")
-    configs = [beside(tmp_path, "broken", weights=str(broken)), gan(tmp_path, "without", {"in_process": False})]
+    configs = [beside(tmp_path, "broken", weights=str(broken)), gan(tmp_path, "without")]
     with caplog.at_level(logging.WARNING):
         results = [train(config) for config in configs]
     assert "kimg was not measured" in caplog.text and str(broken) in caplog.text
