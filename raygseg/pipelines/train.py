@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raygseg.bundle import Bundle, write_bundle
-from raygseg.config.loader import fingerprint
+from raygseg.config.loader import fingerprint, identity
 from raygseg.config.schema import BackboneHeadConfig, HeadConfig
 from raygseg.config.sections import AdversarialRun, Run
 from raygseg.data import object_store
@@ -274,8 +274,8 @@ def _bundle(config: Run, last: Checkpoint, facts: Mapping[str, Any]) -> Bundle:
         **facts,
         **bundle.facts,
     }
-    # Without `runtime`: a bundle is the same wherever it was trained and recorded, and gives no address away.
-    bundle = replace(bundle, facts=told, config=bundle.config or config.model_dump(mode="json", exclude={"runtime"}))
+    # What decides the result and no more: a bundle is the same wherever it was made, and gives no address away.
+    bundle = replace(bundle, facts=told, config=bundle.config or identity(config))
     return bundle if bundle.card else replace(bundle, card=model_card(config.name, bundle))
 
 
