@@ -6,7 +6,6 @@ picture and its label map, or compared with another implementation.
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -14,13 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Low-pass of the 12-tap least-asymmetric orthogonal wavelet (symlet 6).
-SYM6 = (
-    0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633,
-    0.4910559419267466, 0.787641141030194, 0.3379294217276218, -0.07263752278646252,
-    -0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148,
-)  # fmt: skip
-SUPPORT = len(SYM6) // 4
+from raygseg.nn.wavelet_resampling import SUPPORT, double, halve
+
 LUMA = (1.0 / math.sqrt(3.0), 1.0 / math.sqrt(3.0), 1.0 / math.sqrt(3.0))
 
 
@@ -137,40 +131,6 @@ def draw_transforms(count: int, size: int, p: float, rng: torch.Generator) -> Tr
     return Transforms(draw_geometry(count, size, p, rng), draw_colour(count, p, rng))
 
 
-@functools.lru_cache(maxsize=8)
-def _sym6(channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    taps = torch.tensor(SYM6, dtype=torch.float64)
-    return (taps / taps.sum()).to(dtype=dtype, device=device).reshape(1, 1, 1, -1).expand(channels, 1, 1, -1)
-
-
-def _upsample_sym6(x: Tensor) -> Tensor:
-    """Double the size with the 12-tap low-pass (gain 4), as separable transposed convolutions; keeps 2H x 2W."""
-    channels, support = x.shape[1], len(SYM6)
-    before, after = (support + 1) // 2, (support - 2) // 2  # zeros a direct upfirdn would add
-    row = _sym6(channels, x.dtype, x.device) * 2.0
-    for axis in (3, 2):
-        kernel = row if axis == 3 else row.transpose(2, 3)
-        stride = (1, 2) if axis == 3 else (2, 1)
-        # F.conv_transpose2d spreads each sample with the taps as given; upfirdn convolves: the same thing.
-        y = F.conv_transpose2d(x, kernel, stride=stride, groups=channels)
-        length = 2 * x.shape[axis]
-        x = y.narrow(axis, support - 1 - before, length)
-        assert after >= 0
-    return x
-
-
-def _downsample_sym6(x: Tensor) -> Tensor:
-    """Halve the size with the flipped low-pass and crop the support that the padding added."""
-    channels, support = x.shape[1], len(SYM6)
-    crop = 2 * SUPPORT
-    before, after = (support - 1) // 2 - crop, (support - 2) // 2 - crop
-    kernel = _sym6(channels, x.dtype, x.device)
-    x = F.pad(x, (before, after, before, after))
-    # conv2d correlates: with the taps as given that is convolution with the flipped filter.
-    x = F.conv2d(x, kernel, stride=(1, 2), groups=channels)
-    return F.conv2d(x, kernel.transpose(2, 3), stride=(2, 1), groups=channels)
-
-
 def _margins(inverse: Tensor, height: int, width: int) -> list[int]:
     """Reflect padding [left, top, right, bottom] that keeps every sampled pixel inside, capped at size - 1."""
     cx, cy = (width - 1) / 2, (height - 1) / 2
@@ -199,7 +159,7 @@ def apply_geometry(images: Tensor, inverse_geometry: Tensor) -> Tensor:
     left, top, right, bottom = _margins(inverse, height, width)
     x = F.pad(images, (left, right, top, bottom), mode="reflect")
     inverse = _shift((left - right) / 2, (top - bottom) / 2) @ inverse
-    x = _upsample_sym6(x)
+    x = double(x)
     inverse = _scaling(2, 2) @ inverse @ _scaling(0.5, 0.5)
     inverse = _shift(-0.5, -0.5) @ inverse @ _shift(0.5, 0.5)
     rows, columns = (height + SUPPORT * 2) * 2, (width + SUPPORT * 2) * 2
@@ -207,7 +167,7 @@ def apply_geometry(images: Tensor, inverse_geometry: Tensor) -> Tensor:
     theta = inverse[:, :2].to(device=images.device, dtype=images.dtype)
     grid = F.affine_grid(theta, [n, channels, rows, columns], align_corners=False)
     x = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return _downsample_sym6(x)
+    return halve(x)
 
 
 def apply_colour(images: Tensor, colour: Tensor) -> Tensor:
