@@ -38,17 +38,17 @@ STUDIES = {
         32, "toy://default?count=20000&seed=0", "toy://default?count=50&seed=7&size=32",
         {"in domain": _TOY.format(style="default"), "out of domain": _TOY.format(style="ood")}, {10: 1, 50: 1},
         {"pretrain": "toy/gan.yaml", "joint": "joint-gan/toy.yaml"},
-        {"pretrain": 100, "joint": 50, "encoder": 20, "direct": 32},
+        {"pretrain": 150, "joint": 24, "encoder": 12, "direct": 32},
     ),
     "nuclei": Study(
         64, f"{DATA}nuclei?split=in_domain/train", f"{DATA}nuclei?split=in_domain/train",
         {"in domain": f"{DATA}nuclei?split=in_domain/test", "out of domain": f"{DATA}nuclei?split=out_of_domain"},
         {10: 3, 50: 1}, {"pretrain": "joint-gan/nuclei-pictures.yaml", "joint": "joint-gan/nuclei.yaml"},
-        {"pretrain": 120, "joint": 40, "encoder": 10, "direct": 16}, _FINER,
+        {"pretrain": 40, "joint": 10, "encoder": 8, "direct": 16}, _FINER,
     ),
     "chest-xray": Study(
         64, f"{DATA}chest_xray?split=train", f"{DATA}chest_xray?split=train",
         {"in domain": f"{DATA}chest_xray?split=test"}, {10: 1}, {"joint": "joint-gan/chest-xray.yaml"},
-        {"joint": 120, "encoder": 10, "direct": 16}, (*_FINER, "data.flip=false"), ("augment.flip=false",),
+        {"joint": 24, "encoder": 8, "direct": 16}, (*_FINER, "data.flip=false"), ("augment.flip=false",),
     ),
 }  # fmt: skip
