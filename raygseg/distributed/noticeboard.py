@@ -54,6 +54,10 @@ class Lost(NamedTuple):
 
     reasons: Mapping[int, str]
 
+    @property
+    def told(self) -> str:
+        return "; ".join(f"worker {rank}: {reason}" for rank, reason in sorted(self.reasons.items()))
+
 
 class Placed(NamedTuple):
     """There is room for the workers, and they begin to load."""
@@ -67,6 +71,37 @@ class Started(NamedTuple):
     nimg: int
     pids: tuple[int, ...]
     facts: Mapping[str, Any]
+
+
+class Stepped(NamedTuple):
+    """The first step after `Started` is done."""
+
+    nimg: int
+
+
+class Recovered(NamedTuple):
+    """A run steps again after workers were lost, or with another number of them; the driver's own notice.
+
+    workers, before: how many now and before. Seconds: seen from the first word of the loss (0: none was lost)
+    until they had room again, from then until all was loaded, and from then until a step was done.
+    """
+
+    nimg: int
+    workers: int
+    before: int
+    room_s: float
+    loading_s: float
+    step_s: float
+
+    @property
+    def told(self) -> str:
+        who = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
+        who += f" instead of {self.before}" if self.workers != self.before else ""
+        room = f"{self.room_s:.1f} s until there was room, " if self.room_s else ""
+        return (
+            f"going on at {self.nimg / 1000:g} kimg with {who} "
+            f"({room}{self.loading_s:.1f} s to load, {self.step_s:.1f} s to the first step)"
+        )
 
 
 class Failed(NamedTuple):
@@ -83,7 +118,7 @@ class Finished(NamedTuple):
     metrics: Mapping[str, float]
 
 
-Notice = Tick | Images | Warned | Written | Lost | Placed | Started | Failed | Finished
+Notice = Tick | Images | Warned | Written | Lost | Placed | Started | Stepped | Recovered | Failed | Finished
 
 
 class Noticeboard:

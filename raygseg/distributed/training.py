@@ -32,6 +32,7 @@ from raygseg.distributed.noticeboard import (
     Placed,
     PostWarnings,
     Started,
+    Stepped,
     StopFlag,
     Tick,
     Written,
@@ -270,6 +271,10 @@ class WorkerHooks(Hooks):
         self._looked = time.monotonic()
         self._noticed: frozenset[str] = frozenset()
         self._filesystem, self._path = object_store.filesystem(job.folder)
+
+    def on_first_step(self, clock: Clock) -> None:
+        if self.rank == 0:
+            self.board.post.remote(Stepped(clock.nimg))
 
     def on_tick(self, clock: Clock, metrics: Mapping[str, float]) -> None:
         self.last_metrics = dict(metrics)

@@ -70,6 +70,9 @@ class Hooks:
     def on_start(self, clock: Clock) -> None:
         """Before the first step, or the first after a checkpoint."""
 
+    def on_first_step(self, clock: Clock) -> None:
+        """After the first step of this process."""
+
     def on_tick(self, clock: Clock, metrics: Mapping[str, float]) -> None:
         """Every `tick_kimg`, with the statistics averaged since the last tick."""
 
@@ -248,13 +251,16 @@ def train_loop(
     A last tick and a last checkpoint are always made. Returns True if the run is complete.
     """
     recipe, averages, metrics = trainer.recipe, _Averages(), dict[str, float]()
-    started, tick_from, stopping = time.perf_counter(), trainer.clock, False
+    started, tick_from, stopping, first = time.perf_counter(), trainer.clock, False, True
     try:
         hooks.on_start(trainer.clock)
         while trainer.clock.nimg < recipe.total_images and not stopping:
             before = trainer.clock.nimg
             statistics = trainer.step(stop(), hooks.wants_look())
             clock = trainer.clock
+            if first:
+                first = False
+                hooks.on_first_step(clock)
             averages.add(statistics)
             stopping = STOP in statistics and float(statistics[STOP]) > 0
             last = stopping or clock.nimg >= recipe.total_images

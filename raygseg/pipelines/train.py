@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,7 @@ def _train_on_ray(config: Run, folder: str, outside: Outside) -> bool:
     import logging
 
     from raygseg.distributed import cluster
-    from raygseg.distributed.noticeboard import Images, Lost, Notice, Started, Tick, Warned, Written
+    from raygseg.distributed.noticeboard import Images, Lost, Notice, Recovered, Started, Tick, Warned, Written
     from raygseg.distributed.training import Job, train_on_ray
 
     def listen(notice: Notice) -> None:
@@ -221,10 +222,13 @@ def _train_on_ray(config: Run, folder: str, outside: Outside) -> bool:
             if validation is not None:
                 validation.begin(notice.nimg)
         elif isinstance(notice, Warned):
-            logging.getLogger("raygseg.worker").warning(notice.text)
+            worker_log.warning(notice.text)
         elif isinstance(notice, Lost):
-            lost = "; ".join(f"worker {rank}: {reason}" for rank, reason in sorted(notice.reasons.items()))
-            logging.getLogger("raygseg.worker").warning("lost, and starting again from a checkpoint: %s", lost)
+            worker_log.warning("%s: lost, and starting again from a checkpoint: %s", _now(), notice.told)
+        elif isinstance(notice, Recovered):
+            worker_log.warning("%s: %s", _now(), notice.told)
+
+    worker_log = logging.getLogger("raygseg.worker")
 
     validation = outside.validation()
     plain = config.model_dump(mode="json")
@@ -236,6 +240,10 @@ def _train_on_ray(config: Run, folder: str, outside: Outside) -> bool:
     if validation is not None:
         validation.finish()
     return complete
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
 # --- what is left behind -------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from raygseg.distributed import outcome as outcomes
-from raygseg.distributed.noticeboard import Failed, Lost, Placed, Started, Tick
+from raygseg.distributed.noticeboard import Failed, Lost, Notice, Placed, Recovered, Started, Stepped, Tick
 from raygseg.distributed.training import make_trainer
 from raygseg.engine.checkpoint import CheckpointFolder
 from raygseg.errors import DataError
@@ -75,3 +75,30 @@ def test_room_is_missed_from_the_request_and_from_a_loss_on(monkeypatch: pytest.
     outcome.hear([Failed(DataError("broken.png: not a picture", "remove it"))])
     now[0] += 300
     assert outcome.waits_for_room() == 0, "it ends by itself"
+
+
+def test_a_recovery_is_timed_from_the_first_loss_to_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, heard = [100.0], list[Notice]()
+    monkeypatch.setattr(outcomes.time, "monotonic", lambda: now[0])
+    outcome = outcomes.Outcome(heard.append)
+
+    def after(seconds: float, notice: Notice) -> None:
+        now[0] += seconds
+        outcome.hear([notice])
+
+    def start(workers: int, nimg: int) -> None:
+        after(4, Placed(workers))
+        after(2, Started(nimg, tuple(range(workers)), {}))
+        after(1, Stepped(nimg + 8))
+
+    start(3, 0)
+    assert not any(isinstance(notice, Recovered) for notice in heard), "the beginning is no recovery"
+    after(50, Lost({1: "killed"}))
+    after(3, Lost({0: "its neighbour is gone"}))
+    start(2, 400)
+    assert heard[-1] == Recovered(408, 2, 3, room_s=7, loading_s=2, step_s=1)
+    assert "0.408 kimg with 2 workers instead of 3 (7.0 s until there was room, 2.0 s" in heard[-1].told
+    after(60, Stepped(800))  # none without a loss or another number
+    assert isinstance(heard[-1], Stepped)
+    start(3, 800)
+    assert heard[-1] == Recovered(808, 3, 2, room_s=0, loading_s=2, step_s=1)
