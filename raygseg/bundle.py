@@ -47,7 +47,7 @@ class Bundle:
         build: keyword arguments that rebuild the networks; JSON values only.
         tensors: weights by name.
         labels: label space, if it has one.
-        config: the resolved training configuration (a record, never needed for loading).
+        config: the resolved training configuration (a record; loading asks it about stretched pictures only).
         facts: fingerprints, data, metrics, nimg: whatever the card and the registry should show.
         card: Markdown text; written from `facts` by whoever saves.
     """

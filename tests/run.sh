@@ -52,7 +52,7 @@ for name in "${tiers[@]}"; do
     case $name in
     check) check || outcome=FAILED ;;
     unit) tier unit 120 -n 2 --dist loadfile "$@" || outcome=FAILED ;;
-    ray) tier ray 300 "$@" || outcome=FAILED ;;
+    ray) tier ray 300 -n 2 --dist loadfile "$@" || outcome=FAILED ;;
     e2e) tier e2e 900 "$@" || outcome=FAILED ;;
     gpu) tier gpu 300 "$@" || outcome=FAILED ;;
     esac

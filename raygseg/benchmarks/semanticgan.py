@@ -197,9 +197,10 @@ class Draw:
         from raygseg.pipelines.kinds import load_segmenter
 
         made, settings = load_segmenter(bundle), self.trial.settings
-        if isinstance(made, EmbeddingSegmenter):
+        inner = getattr(made, "inner", made)
+        if isinstance(inner, EmbeddingSegmenter):
             steps = 0 if arm == "encoder" else settings.steps
-            made.plan = replace(made.plan, steps=steps, drift_cap=settings.drift_cap)
+            inner.plan = replace(inner.plan, steps=steps, drift_cap=settings.drift_cap)
         return made
 
     def scores(self) -> dict[str, Cell]:

@@ -10,7 +10,8 @@ from raygseg.errors import DataError
 
 TOY_PREFIX = "toy://"
 TOY_SIZE = 128
-_PLACE_KEYS = ("split", "coarse")
+_PLACE_KEYS = ("split", "coarse", "contrast")
+CONTRASTS = ("", "stretch")
 _TOY_KEYS = ("count", "seed", "start", "size")
 
 
@@ -23,6 +24,7 @@ class SourceAddress:
         toy: whether it is the procedural set.
         split: name of a split in splits.json, nested names joined by `/`; empty: all.
         coarse: whether classes are merged by meta.json's `fine_to_coarse`.
+        contrast: `stretch`: each picture to the whole range of brightness.
         count, seed, start: of the toy set: pictures start .. start + count - 1 of set `seed`.
         size: side of a toy picture that is asked for at its own size, in pixels.
     """
@@ -31,6 +33,7 @@ class SourceAddress:
     toy: bool = False
     split: str = ""
     coarse: bool = False
+    contrast: str = ""
     count: int = 1000
     seed: int = 0
     start: int = 0
@@ -62,7 +65,10 @@ def parse_source(source: str) -> SourceAddress:
     if not place:
         raise DataError("the source of pictures is empty", "give a folder, a Parquet file, s3:// or toy://")
     coarse = values.get("coarse", "0").lower() in ("1", "true", "yes")
-    return SourceAddress(place, False, values.get("split", ""), coarse)
+    contrast = values.get("contrast", "")
+    if contrast not in CONTRASTS:
+        raise DataError(f"{source}: contrast={contrast} is not known", "write contrast=stretch, or leave it out")
+    return SourceAddress(place, False, values.get("split", ""), coarse, contrast)
 
 
 def _whole_number(source: str, key: str, text: str) -> int:

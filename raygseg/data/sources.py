@@ -3,6 +3,7 @@
     DIR, s3://bucket/prefix       pictures anywhere below; labelled: images/, masks/, labels.json or meta.json
     ...?split=test                names listed in splits.json (there or one folder up)
     ...?coarse=1                  classes merged by meta.json's fine_to_coarse
+    ...?contrast=stretch          each picture stretched to the whole range of brightness
     FILE.parquet, a folder of them, on disk or s3://
     toy://STYLE?count=N&seed=S&start=I
 
@@ -12,6 +13,7 @@ Pictures that are not square are squashed to the square. Bad files are skipped a
 
 from __future__ import annotations
 
+from raygseg.data.contrast import stretched_rows
 from raygseg.data.folder import labelled_rows, picture_rows
 from raygseg.data.parquet_rows import parquet_rows, table_files
 from raygseg.data.picture_sets import (
@@ -66,6 +68,7 @@ def open_pictures(
     """
     address = parse_source(source)
     rows = _picture_rows(address)
+    rows = stretched_rows(rows) if address.contrast else rows
     count = min(limit or len(rows.names), len(rows.names))
     if rows.checked:
         return PictureSet(rows, range(count), resolution, ScanReport(count), cache_limit)
@@ -89,6 +92,7 @@ def open_labelled(
     """
     address = parse_source(source)
     rows, labels = _labelled_rows(address)
+    rows = stretched_rows(rows) if address.contrast else rows
     count = min(limit or len(rows.names), len(rows.names))
     candidates = LabelledSet(rows, range(count), resolution, ScanReport(count), labels, cache_limit)
     if rows.checked:

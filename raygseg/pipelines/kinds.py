@@ -14,6 +14,7 @@ from raygseg.bundle import Bundle, read_bundle
 from raygseg.engine.checkpoint import PREFIX, read_checkpoint
 from raygseg.errors import CheckpointError
 from raygseg.interfaces import Generator, PairSampler, Segmenter
+from raygseg.pipelines.stretching import StretchingSegmenter, asks_for_stretch
 
 if TYPE_CHECKING:
     from raygseg.methods.panet.network import PrototypeNetwork
@@ -111,7 +112,8 @@ def load_segmenter(uri: str | Path, tracking_uri: str = "", device: str = "cpu",
 
     bundle = open_bundle(uri, tracking_uri)
     few_shot.check_support(str(uri), bundle.kind, support)
-    return few_shot.supported(bundle, support, device) if support else segmenter_from(bundle, device)
+    segmenter = few_shot.supported(bundle, support, device) if support else segmenter_from(bundle, device)
+    return StretchingSegmenter(segmenter) if asks_for_stretch(bundle.config) else segmenter
 
 
 def load_few_shot(uri: str | Path, tracking_uri: str = "", device: str = "cpu") -> tuple[PrototypeNetwork, int]:

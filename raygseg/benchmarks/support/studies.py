@@ -33,6 +33,8 @@ class Study:
 
 _FINER = ("encoder.width=16", "encoder.channels=128", "encoder.stem_stride=2")
 _TOY = "toy://{style}?count=200&seed=99&size=32"
+# Microscopes and X-ray machines use a part of the range, each its own.
+_NUCLEI, _CHEST = (f"{DATA}{name}?split={{}}&contrast=stretch" for name in ("nuclei", "chest_xray"))
 STUDIES = {
     "toy": Study(
         32, "toy://default?count=20000&seed=0", "toy://default?count=50&seed=7&size=32",
@@ -41,14 +43,14 @@ STUDIES = {
         {"pretrain": 150, "joint": 24, "encoder": 12, "direct": 32},
     ),
     "nuclei": Study(
-        64, f"{DATA}nuclei?split=in_domain/train", f"{DATA}nuclei?split=in_domain/train",
-        {"in domain": f"{DATA}nuclei?split=in_domain/test", "out of domain": f"{DATA}nuclei?split=out_of_domain"},
+        64, _NUCLEI.format("in_domain/train"), _NUCLEI.format("in_domain/train"),
+        {"in domain": _NUCLEI.format("in_domain/test"), "out of domain": _NUCLEI.format("out_of_domain")},
         {10: 3, 50: 1}, {"pretrain": "joint-gan/nuclei-pictures.yaml", "joint": "joint-gan/nuclei.yaml"},
         {"pretrain": 40, "joint": 10, "encoder": 8, "direct": 16}, _FINER,
     ),
     "chest-xray": Study(
-        64, f"{DATA}chest_xray?split=train", f"{DATA}chest_xray?split=train",
-        {"in domain": f"{DATA}chest_xray?split=test"}, {10: 1}, {"joint": "joint-gan/chest-xray.yaml"},
+        64, _CHEST.format("train"), _CHEST.format("train"), {"in domain": _CHEST.format("test")},
+        {10: 1}, {"joint": "joint-gan/chest-xray.yaml"},
         {"joint": 24, "encoder": 8, "direct": 16}, (*_FINER, "data.flip=false"), ("augment.flip=false",),
     ),
 }  # fmt: skip
