@@ -83,7 +83,7 @@ def refused(lab: Rehearsal, words: tuple[str, ...], wanted: str) -> dict[str, An
     return {
         "code": code,
         "told": code != 0 and re.search(wanted, said) is not None,
-        "said": next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "")[:300],
+        "said": next((line.strip() for line in lines if re.search(wanted, line)), lines[-1] if lines else "")[:300],
     }
 
 

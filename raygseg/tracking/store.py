@@ -126,11 +126,14 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     return str(found.experiment_id)
 
 
+_REFUSALS = {401: "wants a user and a password, and ours are missing or wrong", 403: "does not allow this to our user"}
+
+
 @contextlib.contextmanager
 def plain_errors(uri: str, doing: str) -> Iterator[None]:
     """Turn mlflow's exceptions while `doing` something into RaygsegErrors that name the store.
 
-    MissingEnvironmentError: the server does not answer. StorageError: files. RegistryError: the rest.
+    MissingEnvironmentError: the server does not answer, or does not let us in. StorageError: files. RegistryError: the rest.
     """
     quieten()
     from mlflow.exceptions import MlflowException
@@ -145,6 +148,11 @@ def plain_errors(uri: str, doing: str) -> Iterator[None]:
             raise MissingEnvironmentError(
                 f"{doing}: the MLflow server at {uri} does not answer",
                 "start it, or set MLFLOW_TRACKING_URI / runtime.tracking_uri to one that runs",
+            ) from error
+        if refusal := next((words for code, words in _REFUSALS.items() if f"error code {code} " in text), ""):
+            raise MissingEnvironmentError(
+                f"{doing}: the MLflow server at {uri} {refusal}",
+                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a user's who may",
             ) from error
         raise RegistryError(f"{doing}: {text.splitlines()[0][:300]}", f"look into the MLflow store at {uri}") from error
     except OSError as error:

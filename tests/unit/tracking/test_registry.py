@@ -17,7 +17,7 @@ from raygseg.labels import LabelSpace
 from raygseg.tracking.cards import model_card
 from raygseg.tracking.registry import find_version, promote, pull, register_bundle, resolve
 from raygseg.tracking.runs import TrackedRun
-from raygseg.tracking.store import connect
+from raygseg.tracking.store import connect, plain_errors
 
 LABELS = LabelSpace(("background", "left", "right"), swaps=((1, 2),))
 
@@ -178,3 +178,16 @@ def test_a_bundle_on_s3_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.M
     (folder / WEIGHTS).write_bytes(b"cut")
     with pytest.raises(CheckpointError, match=f"s3://lab/runs/parts/{WEIGHTS}: checksum differs"):
         pull("s3://lab/runs/parts", tmp_path / "pulled")
+
+
+@pytest.mark.parametrize(("code", "says"), [(401, "wants a user and a password"), (403, "does not allow")])
+def test_a_server_that_refuses_us_is_named_with_what_it_wants(code: int, says: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    answer = f"API request to endpoint /api/2.0/mlflow/registered-models/get failed with error code {code} != 200."
+    with (
+        pytest.raises(MissingEnvironmentError, match=f"http://host:5000 {says}") as caught,
+        plain_errors("http://host:5000", "looking up models:/m/1"),
+    ):
+        raise MlflowException(answer)
+    assert "MLFLOW_TRACKING_PASSWORD" in caught.value.hint
