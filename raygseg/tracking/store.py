@@ -133,7 +133,7 @@ _REFUSALS = {401: "wants a user and a password, and ours are missing or wrong", 
 def plain_errors(uri: str, doing: str) -> Iterator[None]:
     """Turn mlflow's exceptions while `doing` something into RaygsegErrors that name the store.
 
-    MissingEnvironmentError: the server does not answer, or does not let us in. StorageError: files. RegistryError: the rest.
+    MissingEnvironmentError: the server does not answer or refuses us. StorageError: files. RegistryError: the rest.
     """
     quieten()
     from mlflow.exceptions import MlflowException
