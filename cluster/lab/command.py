@@ -77,6 +77,8 @@ def up(arguments: argparse.Namespace) -> None:
     if arguments.hosts < 1 or arguments.hosts > 150 or arguments.cpus < 1:
         raise LabError("a lab has 1 to 150 hosts of at least one CPU")
     why_not = fabric.reason_against()
+    if not why_not and (other := fabric.other_lab(folder)):
+        raise LabError(f"a lab is up in {other}: `python cluster/lab --folder {other} down` ends it")
     lab = Lab(folder, arguments.hosts, arguments.cpus, separate=not why_not)
     for name in ("ray", "weed", "mlflow"):
         programs.program(name)

@@ -10,11 +10,13 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from cluster.lab.place import DESK, Lab
 
 PREFIX = "rgs"
 SWITCH = f"{PREFIX}-switch"
+OWNER = Path("/run/raygseg-lab")  # the folder of the lab that the namespaces belong to
 # Of a host: its name, a shared memory, a /tmp/ray and a list of names of its own; then its command.
 _HOST = """set -e
 hostname "$1"
@@ -43,9 +45,16 @@ def namespace(host: str) -> str:
     return f"{PREFIX}-{host}"
 
 
+def other_lab(folder: Path) -> str:
+    """Folder of a lab that is up on this machine in another folder; empty for none. Names and addresses are few."""
+    found = OWNER.read_text() if OWNER.is_file() else ""
+    return found if found not in ("", str(folder)) and Path(found, "lab.json").is_file() else ""
+
+
 def build(lab: Lab) -> None:
     """The bridge, and a namespace with an address for every host and the desk."""
     tear_down()
+    OWNER.write_text(str(lab.folder))
     _ip("netns", "add", SWITCH)
     _ip("-n", SWITCH, "link", "add", "br0", "type", "bridge")
     _ip("-n", SWITCH, "link", "set", "br0", "up")
@@ -68,6 +77,7 @@ def tear_down() -> None:
         name = line.split()[0]
         if name.startswith(f"{PREFIX}-"):
             _ip("netns", "delete", name)
+    OWNER.unlink(missing_ok=True)
 
 
 def cut(host: str) -> None:

@@ -30,11 +30,22 @@ def separate(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
         pytest.skip(f"SEPARATE HOSTS ARE NOT TESTED: {why_not}")
     monkeypatch.setattr(fabric, "PREFIX", "rgt")
     monkeypatch.setattr(fabric, "SWITCH", "rgt-switch")
+    monkeypatch.setattr(fabric, "OWNER", lab.folder / "owner")
     fabric.build(lab)
     yield lab
     for host in lab.names:
         lab.kill_process(host)
     fabric.tear_down()
+
+
+def test_whose_the_namespaces_are_is_known(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    owner = tmp_path / "owner"
+    monkeypatch.setattr(fabric, "OWNER", owner)
+    assert fabric.other_lab(lab.folder) == ""
+    owner.write_text(str(lab.folder))
+    assert fabric.other_lab(lab.folder) == "" and fabric.other_lab(tmp_path / "mine") == str(lab.folder)
+    (lab.folder / "lab.json").unlink()
+    assert fabric.other_lab(tmp_path / "mine") == "", "one whose folder is gone is no lab"
 
 
 def start_server(lab: Lab, host: str) -> None:
