@@ -11,6 +11,10 @@ import ray
 from raygseg.distributed import cluster
 from raygseg.errors import MissingEnvironmentError
 
+# Of a task's retries after a failure of the system: on a host that is gone they fail within milliseconds, until Ray
+# knows that it is gone. What ends a task that crashes its actor is the limit on restarts.
+ANY_NUMBER = -1
+
 
 @dataclass(frozen=True)
 class ActorPool:
@@ -18,7 +22,7 @@ class ActorPool:
     actors: how many; 0: as many as the cluster has room for.
     cpus, gpus: what Ray sets aside for each.
     threads: torch threads in each.
-    max_failures: restarts of an actor and retries of a task; -1: any number.
+    max_failures: restarts of an actor; -1: any number.
     """
 
     actors: int = 0

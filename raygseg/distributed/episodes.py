@@ -13,7 +13,7 @@ import numpy as np
 import ray
 
 from raygseg.distributed import cluster
-from raygseg.distributed.actor_pool import ActorPool
+from raygseg.distributed.actor_pool import ANY_NUMBER, ActorPool
 from raygseg.distributed.episode_worker import EpisodeAnswer, EpisodeJob, EpisodeWorker
 from raygseg.errors import RaygsegError
 
@@ -47,7 +47,7 @@ def score_with_actors(
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
             max_restarts=pool.max_failures,
-            max_task_retries=pool.max_failures,
+            max_task_retries=ANY_NUMBER,
         )
         for row in answers.iter_rows():
             yield from _answers(str(row["answers"]))

@@ -23,7 +23,7 @@ from raygseg.data.shard_stats import ShardStats
 from raygseg.data.shard_writer import Recording, ShardWriter, stats_from_text, stats_to_text
 from raygseg.data.shards import Manifest, Mode, Shard, complete, plan
 from raygseg.distributed import cluster
-from raygseg.distributed.actor_pool import ActorPool
+from raygseg.distributed.actor_pool import ANY_NUMBER, ActorPool
 from raygseg.errors import RaygsegError, TrainingError
 from raygseg.interfaces import PairSampler
 
@@ -122,7 +122,7 @@ def _shard_tasks(
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
             max_restarts=pool.max_failures,
-            max_task_retries=pool.max_failures,
+            max_task_retries=ANY_NUMBER,
         )
 
 

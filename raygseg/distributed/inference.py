@@ -15,7 +15,7 @@ import ray
 from raygseg.data.picture_jobs import PictureJob, job_from_text, job_to_text
 from raygseg.data.segment_table import SegmentRow
 from raygseg.distributed import cluster
-from raygseg.distributed.generation import ActorPool
+from raygseg.distributed.actor_pool import ANY_NUMBER, ActorPool
 from raygseg.distributed.segment_worker import SegmentWorker
 from raygseg.errors import RaygsegError
 
@@ -32,7 +32,7 @@ def segment_with_actors(
         jobs: places in them must be reachable from every node.
         make_worker: called once in each actor.
         actors: how many; 0: one a CPU, or one a GPU where the cluster has any.
-        max_failures: restarts of an actor and retries of a task (which writes the same files again).
+        max_failures: restarts of an actor, whose task writes the same files again.
 
     Raises:
         MissingEnvironmentError: no cluster. RaygsegError: what a worker raised, or that actors kept dying.
@@ -57,7 +57,7 @@ def segment_with_actors(
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
             max_restarts=max_failures,
-            max_task_retries=max_failures,
+            max_task_retries=ANY_NUMBER,
         )
         for answer in answers.iter_rows():
             yield from _rows(answer["answer"])
