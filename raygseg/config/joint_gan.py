@@ -25,10 +25,6 @@ from raygseg.config.sections import (
 )
 
 
-class JointGeneratorSection(GeneratorSection):
-    image_channels: Literal[3, 1] = Field(3, description="1: grey pictures; colour ones are turned to grey")
-
-
 class LabelDiscriminatorSection(Section):
     """The discriminator of pairs (spec B4)."""
 
@@ -81,7 +77,7 @@ class JointGanConfig(AdversarialRun):
     labelled_limit: int = Field(0, ge=0, description="k: a seeded nested subset of the labelled pictures; 0: all")
     labelled_flip: bool = Field(False, description="also show mirrored pairs, left and right classes swapped")
     labelled_as_pictures: bool = Field(True, description="the picture discriminator sees the labelled ones too")
-    generator: JointGeneratorSection = JointGeneratorSection()
+    generator: GeneratorSection = GeneratorSection()
     label_discriminator: LabelDiscriminatorSection = LabelDiscriminatorSection()
     loss: JointLoss = JointLoss()
     label_augment: GanAugment = Field(GanAugment(), description="of pairs; one geometry for picture and map (B11-8)")

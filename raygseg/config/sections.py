@@ -118,6 +118,7 @@ class GeneratorSection(Section):
     capacity: Positive = Field(1.0, description="the one dial for widths: 1 is config F, 0.5 half as wide")
     channel_base: int = Field(0, ge=0, description="channels at r are min(base / r, max); 0: 32768 * capacity")
     channel_max: int = Field(0, ge=0, description="0: 512 * min(capacity, 1)")
+    image_channels: Literal[3, 1] = Field(3, description="1: grey pictures; colour ones are turned to grey")
 
     @property
     def widths(self) -> tuple[int, int]:

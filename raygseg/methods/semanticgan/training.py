@@ -22,18 +22,9 @@ from raygseg.methods.semanticgan.label_discriminator import Judgement, LabelDisc
 from raygseg.methods.semanticgan.sampler import JointSampler
 from raygseg.methods.stylegan2.augment_control import AugmentController
 from raygseg.methods.stylegan2.losses import generator_loss, r1_penalty
-from raygseg.methods.stylegan2.training import StyleGAN2Recipe, build_networks, lazy_adam, lazy_scale, to_signed
+from raygseg.methods.stylegan2.training import StyleGAN2Recipe, build_networks, lazy_adam, lazy_scale
 from raygseg.nn.adaptive_augment import augment_pairs
 from raygseg.seeding import derive_seed
-
-GREY = (0.299, 0.587, 0.114)
-
-
-def to_channels(images: Tensor, channels: int) -> Tensor:
-    """[N, 3, R, R] as it is, or its luminance [N, 1, R, R]."""
-    if channels == 3:
-        return images
-    return (images * images.new_tensor(GREY)[:, None, None]).sum(dim=1, keepdim=True)
 
 
 def build_label_discriminator(config: JointGanConfig, label_channels: int) -> LabelDiscriminator:
@@ -144,9 +135,6 @@ class SemanticGANRecipe(StyleGAN2Recipe):
         return PhaseLoss(loss, {**pictures.statistics, "loss/label_r1": penalty})
 
     # --- pieces ----------------------------------------------------------------------------------
-
-    def _real_pictures(self, images: Tensor) -> Tensor:
-        return to_channels(to_signed(images), self.config.generator.image_channels)
 
     def _real_pairs(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         maps = self.codec.encode(batch.data["labels"]) * (1 - self.config.loss.label_smoothing)

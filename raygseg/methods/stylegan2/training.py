@@ -26,7 +26,15 @@ from raygseg.nn.ema import ema_beta, update_ema
 from raygseg.seeding import derive_seed, torch_rng
 
 SPREAD_PICTURES = 16
+GREY = (0.299, 0.587, 0.114)  # luminance
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def to_channels(images: Tensor, channels: int) -> Tensor:
+    """[N, 3, R, R] as it is, or its luminance [N, 1, R, R]."""
+    if channels == 3:
+        return images
+    return (images * images.new_tensor(GREY)[:, None, None]).sum(dim=1, keepdim=True)
 
 
 def to_signed(images: Tensor) -> Tensor:
@@ -86,7 +94,7 @@ class StyleGAN2Recipe:
         self.seed = config.seed
         self.batch_size, self.micro_batch = config.schedule.batch_size, config.schedule.micro
         self.total_images = int(config.schedule.total_kimg * 1000)
-        generator, discriminator = networks or build_networks(config)
+        generator, discriminator = networks or build_networks(config, config.generator.image_channels)
         self.generator, self.discriminator = generator.to(self.device), discriminator.to(self.device)
         for network in (self.generator.synthesis, self.discriminator):
             network.recompute_from = config.runtime.recompute_from
@@ -132,7 +140,7 @@ class StyleGAN2Recipe:
         with torch.no_grad():
             ws, _ = self._codes(batch.draws, "Dmain", self.micro_batch)
             fake = self._synthesise(ws, batch.draws, "Dmain", self.dtype)
-        return self._told_apart(fake, to_signed(batch.data["images"]), batch.draws)
+        return self._told_apart(fake, self._real_pictures(batch.data["images"]), batch.draws)
 
     def _told_apart(self, fake: Tensor, real: Tensor, draws: Draws) -> PhaseLoss:
         fake_logits = self._judge(fake, draws, "Dmain/fake", self.dtype)
@@ -150,7 +158,7 @@ class StyleGAN2Recipe:
         )
 
     def _discriminator_r1(self, batch: MicroBatch) -> PhaseLoss:
-        return self._smoothed(to_signed(batch.data["images"]), batch.draws)
+        return self._smoothed(self._real_pictures(batch.data["images"]), batch.draws)
 
     def _smoothed(self, real: Tensor, draws: Draws) -> PhaseLoss:
         section = self.config.loss
@@ -161,6 +169,9 @@ class StyleGAN2Recipe:
         return PhaseLoss((penalty + 0 * logits.mean()) * section.r1_interval, {"loss/r1": penalty})
 
     # --- pieces ----------------------------------------------------------------------------------
+
+    def _real_pictures(self, images: Tensor) -> Tensor:
+        return to_channels(to_signed(images), self.config.generator.image_channels)
 
     def _codes(self, draws: Draws, purpose: str, count: int) -> tuple[Tensor, Tensor]:
         """W codes [N, num_ws, w_dim] with style mixing (one crossover a micro-batch), and the mean of w."""
