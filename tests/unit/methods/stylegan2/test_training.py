@@ -151,3 +151,19 @@ def test_losses_in_fewer_bits_agree_with_fp32() -> None:
     for precision in ("bf16", "fp16"):
         for name in ("loss/generator", "loss/discriminator"):
             assert losses[precision][name] == pytest.approx(losses["fp32"][name], rel=0.05), (precision, name)
+
+
+def test_a_grey_gan_judges_luminance_and_draws_three_equal_channels() -> None:
+    grey = {"z_dim": 16, "w_dim": 16, "mapping_layers": 2, "channel_base": 128, "channel_max": 16, "image_channels": 1}
+    recipe = build_recipe(tiny(generator=grey))
+    assert recipe.discriminator.from_image.weight.shape[1] == 1
+    trainer = Trainer(recipe, NoisePictures())
+    for _ in range(3):
+        trainer.step()
+    shown = recipe._real_pictures(torch.tensor([255, 0, 0], dtype=torch.uint8).reshape(1, 3, 1, 1))
+    assert shown.item() == pytest.approx(2 * 0.299 - 1, abs=1e-6)
+    drawn = recipe.average.render(recipe.average.latents([1, 2]), [1, 2]).images
+    assert drawn.shape == (2, 3, 16, 16) and torch.equal(drawn[:, 0], drawn[:, 2])
+    rebuilt = type(recipe.average)(**recipe.average.build)
+    rebuilt.load_state_dict(recipe.average.state_dict())
+    assert torch.equal(rebuilt.eval().render(rebuilt.latents([1, 2]), [1, 2]).images, drawn)
