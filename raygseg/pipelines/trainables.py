@@ -120,6 +120,7 @@ def _gan_bundle(run: GanConfig, state: Mapping[str, Any]) -> Bundle:
         "mapping_layers": section.mapping_layers,
         "channel_base": base,
         "channel_max": most,
+        **({"image_channels": 1} if section.image_channels == 1 else {}),
     }
     generator = build_generator(build)
     assert isinstance(generator, StyleGAN2Generator)

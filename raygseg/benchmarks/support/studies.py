@@ -46,7 +46,7 @@ STUDIES = {
         64, _NUCLEI.format("in_domain/train"), _NUCLEI.format("in_domain/train"),
         {"in domain": _NUCLEI.format("in_domain/test"), "out of domain": _NUCLEI.format("out_of_domain")},
         {10: 3, 50: 1}, {"pretrain": "joint-gan/nuclei-pictures.yaml", "joint": "joint-gan/nuclei.yaml"},
-        {"pretrain": 30, "joint": 8, "encoder": 4, "direct": 16}, _FINER,
+        {"pretrain": 60, "joint": 8, "encoder": 4, "direct": 16}, _FINER,
     ),
     "chest-xray": Study(
         64, _CHEST.format("train"), _CHEST.format("train"), {"in domain": _CHEST.format("test")},
