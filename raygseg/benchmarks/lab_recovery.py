@@ -8,7 +8,6 @@ other, the run goes on with fewer, and grows when the host is back; `cut`: the h
 from __future__ import annotations
 
 import re
-import signal
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -113,7 +112,7 @@ class Drill:
             if self.blow == "shrink":
                 self.grow(job, host)
         finally:
-            job.process.send_signal(signal.SIGINT)  # the job saves and ends
+            job.interrupt()  # the job saves and ends
             job.end()
             self.lab.heal(*self._struck)
         if not self.nimg():

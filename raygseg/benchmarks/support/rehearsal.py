@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -135,6 +136,11 @@ class Told:
             return found
 
         return wait_until(look, what)
+
+    def interrupt(self) -> None:
+        """Ctrl-C, as a terminal gives it: to the process and all that it started."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGINT)
 
     def end(self) -> int:
         """Wait; its exit code."""
