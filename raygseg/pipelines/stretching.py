@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from raygseg.data.contrast import stretched
 from raygseg.interfaces import Picture, Segmentation, Segmenter
-from raygseg.labels import LabelSpace
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,15 +19,7 @@ class StretchingSegmenter:
     """Stretches what it is shown; `inner` does the rest."""
 
     def __init__(self, inner: Segmenter) -> None:
-        self.inner = inner
-
-    @property
-    def labels(self) -> LabelSpace:
-        return self.inner.labels
-
-    @property
-    def resolution(self) -> int:
-        return self.inner.resolution
+        self.inner, self.labels, self.resolution = inner, inner.labels, inner.resolution
 
     def predict(self, pictures: Sequence[Picture]) -> list[Segmentation]:
         return self.inner.predict([stretched(picture) for picture in pictures])
