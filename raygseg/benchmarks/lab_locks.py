@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,31 +25,30 @@ PIECE = 1 << 22  # bytes read at a time
 TAKEN = "-u"  # of `env`: a variable that the desk has, taken away
 
 
-def run(folder: str = "/var/tmp/raygseg-locks", progress: Callable[..., None] | None = None) -> dict[str, Any]:
+def run(folder: str = "/var/tmp/raygseg-locks", job: bool = True) -> dict[str, Any]:
     """Try every lock, then search. `ratio`: refusals with our words / all.
 
     Args:
         folder: of the lab; one that is up there is used and left.
+        job: whether the training runs and all is searched; else the locks are tried only.
     """
     with rehearsal(folder, 1) as lab:
         place = f"s3://lab/drills/locks-{int(time.time())}"
-        job = lab.at_desk("raygseg", "submit", *SHORT_TRAINING, f"runtime.output={place}")
-        if job.end() != 0:
-            raise TrainingError("the training with all secrets known failed", job.last(8))
+        search = searched_after(lab, place) if job else {}
         refusals = {name: refused(lab, *words) for name, words in attempts(lab, place).items()}
-        bucket = lab.asked("search", "s3://lab", str(lab.folder / "secrets"))
-        found = [
-            *leaks(lab),
-            *bucket.pop("found"),
-            *(f"the job's log: {name}" for name in spoken(lab, "\n".join(t for _, t in job.lines))),
-        ]
         told = sum(row["told"] for row in refusals.values())
-        return {
-            "ratio": round(told / len(refusals), 3),
-            "refusals": refusals,
-            "leaks": found,
-            "searched": {**searched(lab), "bucket": bucket},
-        }
+        return {"ratio": round(told / len(refusals), 3), "refusals": refusals, **search}
+
+
+def searched_after(lab: Rehearsal, place: str) -> dict[str, Any]:
+    """Run the training; where secrets were found, and how much was read."""
+    job = lab.at_desk("raygseg", "submit", *SHORT_TRAINING, f"runtime.output={place}")
+    if job.end() != 0:
+        raise TrainingError("the training with all secrets known failed", job.last(8))
+    bucket = lab.asked("search", "s3://lab", str(lab.folder / "secrets"))
+    log = "\n".join(text for _, text in job.lines)
+    found = [*leaks(lab), *bucket.pop("found"), *(f"the job's log: {name}" for name in spoken(lab, log))]
+    return {"leaks": found, "searched": {**searched(lab), "bucket": bucket}}
 
 
 def attempts(lab: Rehearsal, place: str) -> dict[str, tuple[tuple[str, ...], str]]:

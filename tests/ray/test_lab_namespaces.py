@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -36,9 +37,14 @@ def lab() -> Iterator[Rehearsal]:
         shutil.rmtree(folder.parent, ignore_errors=True)
 
 
-def test_who_lacks_a_secret_is_refused_and_none_is_left_lying_about(lab: Rehearsal) -> None:
+def test_who_lacks_a_secret_is_refused(lab: Rehearsal) -> None:
+    found = benchmarks.run("lab-locks", folder=str(lab.folder), job=False)
+    assert len(found["refusals"]) == 5 and found["ratio"] == 1, found["refusals"]
+
+
+@pytest.mark.skipif(os.environ.get("RAYGSEG_DRILLS") != "1", reason="takes two minutes: RAYGSEG_DRILLS=1 runs it")
+def test_no_secret_is_left_lying_about(lab: Rehearsal) -> None:
     found = benchmarks.run("lab-locks", folder=str(lab.folder))
-    assert found["ratio"] == 1, found["refusals"]
     assert found["leaks"] == []
     read = found["searched"]
     assert read["secrets"] >= 3 and read["files"] > 20 and read["bucket"]["objects"] > 5, (

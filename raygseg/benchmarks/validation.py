@@ -1,0 +1,75 @@
+"""What validation beside training costs it: the same run with and without, in pairs.
+
+While checkpoints are measured (FID-VGG16 and a grid, in a Ray task of their own, one after the other without a pause),
+the ticks of a run should take as long as without. On a machine that has no core to spare this measures how far the
+task gives way; with one, or a GPU, it should cost nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from raygseg.benchmarks.support.data_folder import data_folder
+from raygseg.benchmarks.support.host import StolenTime
+from raygseg.config.loader import load_config
+from raygseg.nn.backbones.catalogue import FILES
+
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "toy" / "gan.yaml"
+LEAD = 2  # ticks of warming up, and until the first checkpoint is being measured
+
+
+def run(
+    workers: int = 1, ticks: int = 10, tick_kimg: float = 0.25, count: int = 500, repeats: int = 3, data: str = ""
+) -> dict[str, Any]:
+    """Measure. `ratio`: median over pairs of throughput with validation / without.
+
+    Args:
+        workers: of the training. ticks, tick_kimg: length of a run, and of what is timed.
+        count: pictures of each measurement; enough that one is always under way.
+        data: folder of the data sets, for the weights; empty: RAYGSEG_DATA.
+    """
+    from raygseg.pipelines.train import train
+
+    weights = data_folder(data, "weights") / "weights" / FILES["vgg16"]
+    ways = {"alone": [], "validated": ["validation.every_kimg=0.001", f"validation.count={count}"]}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    measured: list[int] = []
+    stolen = StolenTime()
+    with tempfile.TemporaryDirectory(prefix="raygseg-validation-") as folder:
+        for repeat in range(repeats):
+            for name in list(ways) if repeat % 2 else reversed(list(ways)):
+                place = Path(folder, f"{name}-{repeat}")
+                config = load_config(CONFIG, [
+                    f"runtime.output={place}", f"runtime.tracking_uri=sqlite:///{folder}/mlflow.db",
+                    f"runtime.workers={workers}", f"schedule.total_kimg={ticks * tick_kimg}",
+                    f"runtime.tick_kimg={tick_kimg}", f"runtime.checkpoint_kimg={tick_kimg}",
+                    f"validation.weights={weights}", *ways[name],
+                ])  # fmt: skip
+                train(config)
+                seconds[name].append(median(paces(place)[LEAD:]))
+                if name == "validated":
+                    measured.append(len((place / "fidelity.jsonl").read_text().splitlines()))
+    pairs = zip(seconds["alone"], seconds["validated"], strict=True)
+    return {
+        "ratio": round(median(alone / validated for alone, validated in pairs), 3),
+        "seconds_a_kimg": {name: round(median(values), 2) for name, values in seconds.items()},
+        "all_seconds_a_kimg": seconds,
+        "checkpoints_measured": measured,
+        "stolen": stolen.share(),
+        "settings": {"workers": workers, "ticks": ticks, "tick_kimg": tick_kimg, "count": count, "repeats": repeats},
+    }
+
+
+def paces(place: Path) -> list[float]:
+    """Seconds a kimg of every tick of a run."""
+    found = []
+    for line in (place / "tracking.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        metrics = record.get("metrics", record)
+        if "s_per_kimg" in metrics:
+            found.append(float(metrics["s_per_kimg"]))
+    return found
