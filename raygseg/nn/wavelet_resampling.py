@@ -19,98 +19,82 @@ SYM6 = (
     -0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148,
 )  # fmt: skip
 SUPPORT = len(SYM6) // 4
-BLOCK = 64  # columns of a block: wide enough for the product, narrow enough that little outside the band is touched
+BLOCK = 64  # outputs of a product: enough for it, few enough that little outside the band is touched
 
 
-class Block(NamedTuple):
-    """Columns [first, last) of a banded matrix, of which only rows [top, bottom) differ from zero."""
+class Band(NamedTuple):
+    """A matrix whose row i holds gain * taps at the columns from 2 i - offset on: the same at every place."""
 
-    first: int
-    last: int
-    top: int
-    bottom: int
-    values: Tensor
+    offset: int
+    gain: float
 
-
-def _taps() -> Tensor:
-    taps = torch.tensor(SYM6, dtype=torch.float64)
-    return taps / taps.sum()
-
-
-def _placed(rows: int, columns: int, stride: int, offset: int, taps: Tensor) -> Tensor:
-    """[rows, columns] with the taps of row i at columns from stride * i - offset; what falls outside is left out."""
-    matrix = torch.zeros(rows, columns, dtype=torch.float64)
-    for row in range(rows):
-        start = stride * row - offset
-        first, last = max(start, 0), min(start + len(taps), columns)
-        matrix[row, first:last] = taps[first - start : last - start]
-    return matrix
+    def inputs(self, first: int, last: int, spread: bool) -> tuple[int, int]:
+        """Which inputs reach outputs [first, last), the ends not cut: x @ matrix (spread) or x @ its transpose."""
+        reach = len(SYM6) - 1
+        if spread:
+            return -((reach - first - self.offset) // 2), (last - 1 + self.offset) // 2 + 1
+        return 2 * first - self.offset, 2 * (last - 1) - self.offset + reach + 1
 
 
-def _enlarging(length: int) -> Tensor:
-    """[L, 2L]: zeros between samples, then the filter with gain 2; keeps 2L of the result as `upfirdn` would."""
-    return _placed(length, 2 * length, 2, len(SYM6) - 1 - (len(SYM6) + 1) // 2, _taps() * 2.0)
+# Zeros between samples, then the filter with gain 2, keeping 2 L of the result as `upfirdn` would; and (transposed) the
+# flipped filter, every second sample, without the support of the padding.
+ENLARGING = Band(len(SYM6) - 1 - (len(SYM6) + 1) // 2, 2.0)
+HALVING = Band((len(SYM6) - 1) // 2 - 2 * SUPPORT, 1.0)
 
 
-def _halving(length: int) -> Tensor:
-    """[L, L / 2 - 2 SUPPORT]: the flipped filter, then every second sample without the support of the padding."""
-    offset = (len(SYM6) - 1) // 2 - 2 * SUPPORT
-    return _placed(length // 2 - 2 * SUPPORT, length, 2, offset, _taps()).t()
-
-
-@functools.lru_cache(maxsize=512)
-def _blocks(length: int, enlarge: bool, transposed: bool, dtype: torch.dtype, device: torch.device) -> list[Block]:
-    """The matrix of one axis, or its transpose, cut into blocks of columns."""
-    matrix = _enlarging(length) if enlarge else _halving(length)
-    matrix = matrix.t() if transposed else matrix
-    blocks = []
-    for first in range(0, matrix.shape[1], BLOCK):
-        last = min(first + BLOCK, matrix.shape[1])
-        rows = matrix[:, first:last].abs().sum(dim=1).nonzero()[:, 0]
-        top, bottom = int(rows[0]), int(rows[-1]) + 1
-        values = matrix[top:bottom, first:last].to(dtype=dtype, device=device).contiguous()
-        blocks.append(Block(first, last, top, bottom, values))
-    return blocks
+@functools.lru_cache(maxsize=32)
+def _block(band: Band, spread: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[inputs, BLOCK]: what every block of outputs that begins at a multiple of BLOCK is made with."""
+    low, high = band.inputs(0, BLOCK, spread)
+    taps = torch.tensor(SYM6, dtype=torch.float64) * (band.gain / sum(SYM6))
+    inputs, outputs = torch.arange(low, high)[:, None], torch.arange(BLOCK)[None]
+    place = outputs - 2 * inputs + band.offset if spread else inputs - 2 * outputs + band.offset
+    inside = (place >= 0) & (place < len(SYM6))
+    values = torch.where(inside, taps[place.clamp(0, len(SYM6) - 1)], 0.0)
+    return values.to(dtype=dtype, device=device)
 
 
 class _Resampled(torch.autograd.Function):
-    """The last axis (axis 3) or the one before it (2) of [N, C, H, W] times the banded matrix, or its transpose.
+    """Axis 3 or 2 of [N, C, H, W] times the banded matrix (spread) or its transpose, `length` outputs of it.
 
     The gradient is the product with the other of the two, to any order.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, axis: int, length: int, enlarge: bool, transposed: bool) -> Tensor:
-        ctx.told = axis, length, enlarge, transposed
-        blocks = _blocks(length, enlarge, transposed, x.dtype, x.device)
+    def forward(ctx: Any, x: Tensor, axis: int, band: Band, spread: bool, length: int) -> Tensor:
+        ctx.told = axis, band, not spread, x.shape[axis]
         n, channels, height, width = x.shape
-        x = x.contiguous()
-        if axis == 3:
-            result = x.new_empty(n, channels, height, blocks[-1].last)
-            flat, rows = result.view(-1, blocks[-1].last), x.view(-1, width)
-            for block in blocks:
-                torch.mm(rows[:, block.top : block.bottom], block.values, out=flat[:, block.first : block.last])
-            return result
-        maps = x.view(-1, height, width)
-        parts = [b.values.t().expand(len(maps), -1, -1) @ maps[:, b.top : b.bottom] for b in blocks]
-        return torch.cat(parts, dim=1).view(n, channels, -1, width)
+        x, block = x.contiguous(), _block(band, spread, x.dtype, x.device)
+        rows, maps = x.view(-1, width), x.view(-1, height, width)
+        result = x.new_empty((len(rows), length) if axis == 3 else (len(maps), length, width))
+        for first in range(0, length, BLOCK):
+            last = min(first + BLOCK, length)
+            low, high = band.inputs(first, last, spread)
+            top, bottom = max(low, 0), min(high, x.shape[axis])
+            values = block[top - low : bottom - low, : last - first]
+            if axis == 3:
+                torch.mm(rows[:, top:bottom], values, out=result[:, first:last])
+            else:
+                torch.matmul(values.t(), maps[:, top:bottom], out=result[:, first:last])
+        return result.view(n, channels, height, length) if axis == 3 else result.view(n, channels, length, width)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        axis, length, enlarge, transposed = ctx.told
-        return _Resampled.apply(gradients[0], axis, length, enlarge, not transposed), None, None, None, None
+        return _Resampled.apply(gradients[0], *ctx.told), None, None, None, None
 
 
-def _resampled(x: Tensor, axis: int, enlarge: bool) -> Tensor:
-    y: Tensor = _Resampled.apply(x, axis, x.shape[axis], enlarge, False)
+def _resampled(x: Tensor, axis: int, band: Band, spread: bool, length: int) -> Tensor:
+    y: Tensor = _Resampled.apply(x, axis, band, spread, length)
     return y
 
 
 def double(x: Tensor) -> Tensor:
     """[N, C, H, W] -> [N, C, 2H, 2W] with gain 4, zeros outside."""
-    return _resampled(_resampled(x, 3, True), 2, True)
+    x = _resampled(x, 3, ENLARGING, True, 2 * x.shape[3])
+    return _resampled(x, 2, ENLARGING, True, 2 * x.shape[2])
 
 
 def halve(x: Tensor) -> Tensor:
     """[N, C, H, W] of even sizes -> [N, C, H / 2 - 2 SUPPORT, W / 2 - 2 SUPPORT]: without what padding reaches."""
-    return _resampled(_resampled(x, 2, False), 3, False)
+    x = _resampled(x, 2, HALVING, False, x.shape[2] // 2 - 2 * SUPPORT)
+    return _resampled(x, 3, HALVING, False, x.shape[3] // 2 - 2 * SUPPORT)
