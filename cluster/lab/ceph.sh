@@ -5,7 +5,7 @@
 #   bash cluster/lab/ceph.sh up /var/tmp/raygseg-ceph        prints the variables that the tests want
 #   bash cluster/lab/ceph.sh down /var/tmp/raygseg-ceph
 #
-#   env $(bash cluster/lab/ceph.sh up /var/tmp/raygseg-ceph) bash tests/run.sh unit -k s3
+#   told=$(bash cluster/lab/ceph.sh up /var/tmp/raygseg-ceph) && env $told bash tests/run.sh unit -k s3
 #
 # Ceph 16 ignores If-None-Match on multipart uploads and gets If-Match wrong: raygseg uses neither. It refuses the
 # checksums that newer clients send behind a body; raygseg switches those off (AWS_REQUEST_CHECKSUM_CALCULATION).
@@ -16,7 +16,8 @@ mon=13300 port=17480
 
 ended() {
     for file in "$folder"/*.pid; do
-        [ -f "$file" ] && kill "$(cat "$file")" 2>/dev/null || true
+        # Nothing of it is kept, so nothing has to be closed well; what still ran would write into a folder that is gone.
+        [ -f "$file" ] && kill -9 "$(cat "$file")" 2>/dev/null || true
     done
 }
 
@@ -28,7 +29,7 @@ start() {
     echo $! >"$folder/$name.pid"
 }
 
-# until WHAT SECONDS COMMAND...
+# until_true WHAT SECONDS COMMAND...
 until_true() {
     local what=$1 left=$2
     shift 2

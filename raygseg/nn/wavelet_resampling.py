@@ -75,7 +75,7 @@ class _Resampled(torch.autograd.Function):
             if axis == 3:
                 torch.mm(rows[:, top:bottom], values, out=result[:, first:last])
             else:
-                torch.matmul(values.t(), maps[:, top:bottom], out=result[:, first:last])
+                result[:, first:last] = values.t().expand(len(maps), -1, -1) @ maps[:, top:bottom]
         return result.view(n, channels, height, length) if axis == 3 else result.view(n, channels, length, width)
 
     @staticmethod
