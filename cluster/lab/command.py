@@ -52,7 +52,9 @@ def parser() -> argparse.ArgumentParser:
     start.add_argument("--cpus", type=int, default=1, help="logical CPUs of each (default: 1)")
     start.add_argument("--patience", type=float, default=240, help="seconds until it must answer (default: 240)")
     start.set_defaults(run=up)
-    verbs.add_parser("down", help="end it and delete its folder").set_defaults(run=down)
+    end = verbs.add_parser("down", help="end it and delete its folder")
+    end.add_argument("--keep", action="store_true", help="leave what the hosts wrote, until a lab comes up there again")
+    end.set_defaults(run=down)
     verbs.add_parser("status", help="who runs, who answers").set_defaults(run=status)
     verbs.add_parser("env", help="print the desk's environment, secrets included").set_defaults(run=show_environment)
     for name, function in (("kill", kill), ("cut", cut), ("heal", heal)):
@@ -86,6 +88,7 @@ def up(arguments: argparse.Namespace) -> None:
         say(f"{why_not}: all nodes share this machine's address and processes; nothing can be cut")
     if not programs.has_passwords():
         say("Flask-WTF is not installed (extra mlflow-server): MLflow runs without passwords")
+    shutil.rmtree(folder / "hosts", ignore_errors=True)  # of a lab whose end kept it
     lab.save()
     try:
         if lab.separate:
@@ -188,7 +191,7 @@ def heal(arguments: argparse.Namespace) -> None:
 
 
 def down(arguments: argparse.Namespace) -> None:
-    """End all processes of the lab, remove its network, delete its folder."""
+    """End all processes of the lab, remove its network, delete its folder; but keep what the hosts wrote if asked to."""
     folder = arguments.folder.absolute()
     lab = Lab.load(folder)
     for host in reversed(lab.names):
@@ -197,7 +200,12 @@ def down(arguments: argparse.Namespace) -> None:
         fabric.tear_down()
     else:
         one_machine.stop(lab)
-    shutil.rmtree(folder)
+    if arguments.keep:
+        shutil.rmtree(folder / "secrets", ignore_errors=True)
+        (folder / "lab.json").unlink()
+        say(f"kept: {folder}/hosts")
+    else:
+        shutil.rmtree(folder)
 
 
 def show_environment(arguments: argparse.Namespace) -> None:

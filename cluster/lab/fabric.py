@@ -25,7 +25,11 @@ mkdir -p /tmp/ray
 mount --bind "$2" /tmp/ray
 mount --bind "$3" /etc/hosts
 shift 3
-exec "$@"
+"$@" &
+child=$!
+trap 'kill -TERM "$child"' TERM INT
+# Process 1 of a host takes in orphans: as zombies they would count as alive, and a stopped job wait for them.
+until wait "$child"; [ ! -e "/proc/$child" ]; do :; done
 """
 
 

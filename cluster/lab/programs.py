@@ -22,11 +22,10 @@ _HEALTH = {
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "5",
 }
-# Every host's own, so that a firewall could be rehearsed too. Given, a raylet does not wait for its agents to choose
-# theirs, which it does for 15 s at most: too few on a busy machine.
+# Given, a raylet does not wait for its agents to choose theirs, which it does for 15 s at most: too few on a busy
+# machine. The raylet's own are left to it: the head waits longer and longer, up to two minutes, between tries to reach
+# an address and port that were gone, and gives a host up that comes back on them meanwhile, again and again.
 _PORTS = {
-    "node-manager-port": 52361,
-    "object-manager-port": 52362,
     "dashboard-agent-listen-port": 52365,
     "dashboard-agent-grpc-port": 52366,
     "metrics-export-port": 52367,

@@ -100,6 +100,7 @@ class Drill:
         self._struck: list[str] = []
 
     def run(self) -> Recovery:
+        wait_until(self.lab.all_answer, "all hosts answer", 2.0)
         if self.blow == "shrink":
             self.strike("kill", self.lab.hosts[-1])
             wait_until(lambda: "dead" in self.lab("status", check=False).stdout, "the spare host is gone", 1.0)

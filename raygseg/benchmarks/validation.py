@@ -29,13 +29,13 @@ def run(
 
     Args:
         workers: of the training. ticks, tick_kimg: length of a run, and of what is timed.
-        count: pictures of each measurement; enough that one is always under way.
+        count: pictures of each measurement, generated and real; enough that one is always under way.
         data: folder of the data sets, for the weights; empty: RAYGSEG_DATA.
     """
     from raygseg.pipelines.train import train
 
     weights = data_folder(data, "weights") / "weights" / FILES["vgg16"]
-    ways = {"alone": [], "validated": ["validation.every_kimg=0.001", f"validation.count={count}"]}
+    ways = {"alone": [], "validated": ["validation.every_kimg=0.001", f"validation.count={count}", f"validation.limit={count}"]}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     measured: list[int] = []
     stolen = StolenTime()

@@ -88,6 +88,8 @@ class Rehearsal:
 def rehearsal(folder: str, hosts: int) -> Iterator[Rehearsal]:
     """A lab for the time of a drill; one that is up already in `folder` is used and left.
 
+    Of a drill that fails the folder stays, with what the hosts wrote.
+
     Raises MissingEnvironmentError without the lab's program, or where it does not come up.
     """
     if not PROGRAM.is_dir():
@@ -99,8 +101,10 @@ def rehearsal(folder: str, hosts: int) -> Iterator[Rehearsal]:
     try:
         lab("up", "--hosts", str(hosts))
         yield lab
-    finally:
-        lab("down", check=False)
+    except BaseException:
+        lab("down", "--keep", check=False)
+        raise
+    lab("down", check=False)
 
 
 class Told:
@@ -148,7 +152,7 @@ class Told:
         self._reader.join(5)
         return code
 
-    def last(self, count: int = 4) -> str:
+    def last(self, count: int = 12) -> str:
         return " | ".join(line for _, line in self.lines[-count:])
 
 

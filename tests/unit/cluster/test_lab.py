@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
@@ -97,6 +98,29 @@ def test_a_host_sees_its_own_processes_and_names_only(separate: Lab) -> None:
         (Path("/sys/class/net/br0") / "address").read_text()
 
 
+def test_orphans_do_not_stay_as_zombies_and_a_host_ends_with_its_command(separate: Lab, tmp_path: Path) -> None:
+    count = "grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l"
+    code = f"(sleep 0.1 &) ; sleep 1; {count} > {tmp_path / 'zombies'}; sleep 0.5"
+    separate.note_process("h1", fabric.start(separate, "h1", ["bash", "-c", code], dict(os.environ)))
+    deadline = time.monotonic() + 20
+    while separate.process("h1") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not separate.process("h1")
+    assert (tmp_path / "zombies").read_text().strip() == "0"
+
+
+def test_what_the_hosts_wrote_is_kept_until_the_next_lab(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fabric, "tear_down", lambda: None)
+    monkeypatch.setattr(one_machine, "stop", lambda _: None)
+    lab.secret("token")
+    lab.log("h1").write_text("what it said")
+    assert main(["--folder", str(lab.folder), "down", "--keep"]) == 0
+    assert [path.name for path in lab.folder.rglob("*") if path.is_file()] == ["log"]
+    lab.save()
+    assert main(["--folder", str(lab.folder), "down"]) == 0
+    assert not lab.folder.exists()
+
+
 def test_addresses_and_names(lab: Lab) -> None:
     addresses = [lab.address(host) for host in [*lab.names, DESK]]
     assert len(set(addresses)) == len(addresses) == 6
@@ -138,6 +162,12 @@ def test_everybody_must_know_the_token_and_nobody_more_than_needed(lab: Lab, mon
     assert f"-ip.bind={lab.address(S3)}" in words
     assert "RAY_AUTH_TOKEN_PATH" not in environment
     assert programs.desk_environment(lab)["RAY_API_SERVER_ADDRESS"] == f"http://{lab.address(HEAD)}:8265"
+
+
+def test_a_host_that_comes_back_listens_elsewhere(lab: Lab) -> None:
+    words = " ".join(programs.commands(lab, "h1")[0])
+    assert "--runtime-env-agent-port=" in words, "the agents' are given"
+    assert "--node-manager-port" not in words, "the head gives up a host that comes back on a port that was gone"
 
 
 def test_a_process_is_not_taken_for_a_later_one_with_its_number(lab: Lab) -> None:
