@@ -191,7 +191,7 @@ def heal(arguments: argparse.Namespace) -> None:
 
 
 def down(arguments: argparse.Namespace) -> None:
-    """End all processes of the lab, remove its network, delete its folder; but keep what the hosts wrote if asked to."""
+    """End all processes of the lab, remove its network; delete its folder unless asked to keep what the hosts wrote."""
     folder = arguments.folder.absolute()
     lab = Lab.load(folder)
     for host in reversed(lab.names):

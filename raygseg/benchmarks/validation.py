@@ -35,7 +35,10 @@ def run(
     from raygseg.pipelines.train import train
 
     weights = data_folder(data, "weights") / "weights" / FILES["vgg16"]
-    ways = {"alone": [], "validated": ["validation.every_kimg=0.001", f"validation.count={count}", f"validation.limit={count}"]}
+    ways = {
+        "alone": [],
+        "validated": ["validation.every_kimg=0.001", f"validation.count={count}", f"validation.limit={count}"],
+    }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     measured: list[int] = []
     stolen = StolenTime()
