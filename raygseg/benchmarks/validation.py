@@ -2,13 +2,18 @@
 
 While checkpoints are measured (FID-VGG16 and a grid, in a Ray task of their own, one after the other without a pause),
 the ticks of a run should take as long as without. On a machine that has no core to spare this measures how far the
-task gives way; with one, or a GPU, it should cost nothing.
+task gives way; with one, or a GPU, it should cost nothing. A third run beside a process that only counts shows what
+the host takes from whoever has a busy neighbour, whatever that does.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,7 +30,7 @@ LEAD = 2  # ticks of warming up, and until the first checkpoint is being measure
 def run(
     workers: int = 1, ticks: int = 10, tick_kimg: float = 0.25, count: int = 500, repeats: int = 3, data: str = ""
 ) -> dict[str, Any]:
-    """Measure. `ratio`: median over pairs of throughput with validation / without.
+    """Measure. `ratio`: median over pairs of throughput with validation / alone; `ratio_busy`: / beside the counter.
 
     Args:
         workers: of the training. ticks, tick_kimg: length of a run, and of what is timed.
@@ -35,8 +40,9 @@ def run(
     from raygseg.pipelines.train import train
 
     weights = data_folder(data, "weights") / "weights" / FILES["vgg16"]
-    ways = {
+    ways: dict[str, list[str]] = {
         "alone": [],
+        "busy": [],
         "validated": ["validation.every_kimg=0.001", f"validation.count={count}", f"validation.limit={count}"],
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -52,19 +58,39 @@ def run(
                     f"runtime.tick_kimg={tick_kimg}", f"runtime.checkpoint_kimg={tick_kimg}",
                     f"validation.weights={weights}", *ways[name],
                 ])  # fmt: skip
-                train(config)
+                with counting(name == "busy"):
+                    train(config)
                 seconds[name].append(median(paces(place)[LEAD:]))
                 if name == "validated":
                     measured.append(len((place / "fidelity.jsonl").read_text().splitlines()))
-    pairs = zip(seconds["alone"], seconds["validated"], strict=True)
     return {
-        "ratio": round(median(alone / validated for alone, validated in pairs), 3),
+        "ratio": ratio(seconds["alone"], seconds["validated"]),
+        "ratio_busy": ratio(seconds["busy"], seconds["validated"]),
         "seconds_a_kimg": {name: round(median(values), 2) for name, values in seconds.items()},
         "all_seconds_a_kimg": seconds,
         "checkpoints_measured": measured,
         "stolen": stolen.share(),
         "settings": {"workers": workers, "ticks": ticks, "tick_kimg": tick_kimg, "count": count, "repeats": repeats},
     }
+
+
+def ratio(without: Sequence[float], validated: Sequence[float]) -> float:
+    """Median over pairs."""
+    return round(median(a / b for a, b in zip(without, validated, strict=True)), 3)
+
+
+@contextmanager
+def counting(wanted: bool) -> Iterator[None]:
+    """Beside a process that counts, as unhurried as the task."""
+    if not wanted:
+        yield
+        return
+    process = subprocess.Popen(["nice", "-n", "10", sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def paces(place: Path) -> list[float]:
