@@ -30,6 +30,8 @@ from typing import Any
 from cluster.lab import fabric, one_machine, programs
 from cluster.lab.place import DEFAULT, DESK, HEAD, MLFLOW, S3, Lab, LabError
 
+ENDED = "ended.json"  # in the folder of a lab that is down, of which the hosts' files were kept
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; its exit code (2: wrong usage, 3: the lab cannot do that)."""
@@ -88,7 +90,9 @@ def up(arguments: argparse.Namespace) -> None:
         say(f"{why_not}: all nodes share this machine's address and processes; nothing can be cut")
     if not programs.has_passwords():
         say("Flask-WTF is not installed (extra mlflow-server): MLflow runs without passwords")
-    shutil.rmtree(folder / "hosts", ignore_errors=True)  # of a lab whose end kept it
+    if (ended := folder / ENDED).is_file():
+        shutil.rmtree(folder / "hosts", ignore_errors=True)
+        ended.unlink()
     lab.save()
     try:
         if lab.separate:
@@ -202,7 +206,7 @@ def down(arguments: argparse.Namespace) -> None:
         one_machine.stop(lab)
     if arguments.keep:
         shutil.rmtree(folder / "secrets", ignore_errors=True)
-        (folder / "lab.json").unlink()
+        (folder / "lab.json").rename(folder / ENDED)
         say(f"kept: {folder}/hosts")
     else:
         shutil.rmtree(folder)

@@ -115,10 +115,26 @@ def test_what_the_hosts_wrote_is_kept_until_the_next_lab(lab: Lab, monkeypatch: 
     lab.secret("token")
     lab.log("h1").write_text("what it said")
     assert main(["--folder", str(lab.folder), "down", "--keep"]) == 0
-    assert [path.name for path in lab.folder.rglob("*") if path.is_file()] == ["log"]
-    lab.save()
+    assert sorted(path.name for path in lab.folder.rglob("*") if path.is_file()) == ["ended.json", "log"]
+    monkeypatch.setattr(fabric, "reason_against", lambda: "")
+    monkeypatch.setattr(fabric, "other_lab", lambda _: "")
+    monkeypatch.setattr(fabric, "build", lambda _: sys.exit("far enough"))
+    with pytest.raises(SystemExit, match="far enough"):
+        main(["--folder", str(lab.folder), "up"])
+    assert [path.name for path in lab.folder.rglob("*") if path.is_file()] == ["lab.json"]
     assert main(["--folder", str(lab.folder), "down"]) == 0
     assert not lab.folder.exists()
+
+
+def test_nobody_elses_folder_is_cleared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "hosts").mkdir()
+    (tmp_path / "hosts" / "mine").write_text("dear to me")
+    monkeypatch.setattr(fabric, "reason_against", lambda: "")
+    monkeypatch.setattr(fabric, "other_lab", lambda _: "")
+    monkeypatch.setattr(fabric, "build", lambda _: sys.exit("far enough"))
+    with pytest.raises(SystemExit, match="far enough"):
+        main(["--folder", str(tmp_path), "up"])
+    assert (tmp_path / "hosts" / "mine").is_file()
 
 
 def test_addresses_and_names(lab: Lab) -> None:
