@@ -8,7 +8,6 @@ the host takes from whoever has a busy neighbour, whatever that does.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from raygseg.benchmarks.support.data_folder import data_folder
 from raygseg.benchmarks.support.host import StolenTime
 from raygseg.config.loader import load_config
 from raygseg.nn.backbones.catalogue import FILES
+from raygseg.tracking.journal import Journal
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "toy" / "gan.yaml"
 LEAD = 2  # ticks of warming up, and until the first checkpoint is being measured
@@ -95,10 +95,5 @@ def counting(wanted: bool) -> Iterator[None]:
 
 def paces(place: Path) -> list[float]:
     """Seconds a kimg of every tick of a run."""
-    found = []
-    for line in (place / "tracking.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        metrics = record.get("metrics", record)
-        if "s_per_kimg" in metrics:
-            found.append(float(metrics["s_per_kimg"]))
-    return found
+    entries = Journal(place).since(0)
+    return [float(entry.metrics["s_per_kimg"]) for entry in entries if "s_per_kimg" in entry.metrics]

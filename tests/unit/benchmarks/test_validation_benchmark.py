@@ -13,8 +13,8 @@ from raygseg.benchmarks import validation
 
 
 def test_the_paces_of_a_run_are_its_ticks(tmp_path: Path) -> None:
-    lines = [{"nimg": n, "metrics": {"s_per_kimg": n / 10}} for n in (10, 20)]
-    lines.insert(1, {"nimg": 10, "picture": "samples", "metrics": {}})
+    lines = [{"nimg": n, "time": 0, "metrics": {"s_per_kimg": n / 10}} for n in (10, 20)]
+    lines.insert(1, {"nimg": 10, "time": 0, "picture": "samples", "file": "a.png"})
     (tmp_path / "tracking.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert validation.paces(tmp_path) == [1.0, 2.0]
 

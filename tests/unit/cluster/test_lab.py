@@ -99,9 +99,16 @@ def test_a_host_sees_its_own_processes_and_names_only(separate: Lab) -> None:
 
 
 def test_orphans_do_not_stay_as_zombies_and_a_host_ends_with_its_command(separate: Lab, tmp_path: Path) -> None:
-    count = "grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l"
-    code = f"(sleep 0.1 &) ; sleep 1; {count} > {tmp_path / 'zombies'}; sleep 0.5"
-    separate.note_process("h1", fabric.start(separate, "h1", ["bash", "-c", code], dict(os.environ)))
+    # A command that does not wait for what it did not start itself, unlike a shell.
+    code = f"""if True:
+        import pathlib, subprocess, time
+        subprocess.run(["sh", "-c", "sleep 0.1 &"])
+        time.sleep(1)
+        states = [file.read_text().rpartition(")")[2].split()[0] for file in pathlib.Path("/proc").glob("[0-9]*/stat")]
+        pathlib.Path({str(tmp_path / "zombies")!r}).write_text(str(states.count("Z")))
+        time.sleep(0.5)
+    """
+    separate.note_process("h1", fabric.start(separate, "h1", [sys.executable, "-c", code], dict(os.environ)))
     deadline = time.monotonic() + 20
     while separate.process("h1") and time.monotonic() < deadline:
         time.sleep(0.05)
