@@ -46,11 +46,11 @@ STUDIES = {
         64, _NUCLEI.format("in_domain/train"), _NUCLEI.format("in_domain/train"),
         {"in domain": _NUCLEI.format("in_domain/test"), "out of domain": _NUCLEI.format("out_of_domain")},
         {10: 3, 50: 1}, {"pretrain": "joint-gan/nuclei-pictures.yaml", "joint": "joint-gan/nuclei.yaml"},
-        {"pretrain": 60, "joint": 8, "encoder": 4, "direct": 16}, _FINER,
+        {"pretrain": 30, "joint": 6, "encoder": 3, "direct": 12}, _FINER,
     ),
     "chest-xray": Study(
         64, _CHEST.format("train"), _CHEST.format("train"), {"in domain": _CHEST.format("test")},
         {10: 1}, {"joint": "joint-gan/chest-xray.yaml"},
-        {"joint": 20, "encoder": 4, "direct": 16}, (*_FINER, "data.flip=false"), ("augment.flip=false",),
+        {"joint": 16, "encoder": 3, "direct": 12}, (*_FINER, "data.flip=false"), ("augment.flip=false",),
     ),
 }  # fmt: skip
