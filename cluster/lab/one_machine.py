@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cluster.lab import programs
-from cluster.lab.place import HEAD, Lab, LabError
+from cluster.lab.place import HEAD, Lab, LabError, started
 
 
 def start(lab: Lab) -> None:
@@ -46,13 +46,15 @@ def start_service(lab: Lab, host: str, command: Sequence[str], environment: Mapp
 
 def kill(lab: Lab, host: str) -> None:
     """SIGKILL to the node's raylet; its workers end with it."""
-    pid = _nodes(lab).get(host, 0)
-    try:
-        os.kill(pid, signal.SIGKILL) if pid else None
-    except ProcessLookupError:
-        pid = 0
-    if not pid:
+    if not runs(lab, host):
         raise LabError(f"{host} is dead already")
+    os.kill(_nodes(lab)[host], signal.SIGKILL)
+
+
+def runs(lab: Lab, host: str) -> bool:
+    """Whether the node's raylet does; a dead one stays a zombie of the holder."""
+    pid = _nodes(lab).get(host, 0)
+    return bool(pid) and started(pid) != "0"
 
 
 def stop(lab: Lab) -> None:

@@ -98,7 +98,7 @@ class Lab:
     # --- processes -------------------------------------------------------------------------------
 
     def note_process(self, host: str, pid: int) -> None:
-        (self.own(host) / "pid").write_text(f"{pid} {_started(pid)}")
+        (self.own(host) / "pid").write_text(f"{pid} {started(pid)}")
 
     def process(self, host: str) -> int:
         """Id of the process whose death is the host's; 0 where it does not run."""
@@ -106,7 +106,7 @@ class Lab:
         if not file.is_file():
             return 0
         pid, began = file.read_text().split()
-        return int(pid) if _started(int(pid)) == began != "0" else 0
+        return int(pid) if started(int(pid)) == began != "0" else 0
 
     def kill_process(self, host: str) -> bool:
         """SIGKILL, and wait until it is gone; whether it ran."""
@@ -124,7 +124,7 @@ class Lab:
         return True
 
 
-def _started(pid: int) -> str:
+def started(pid: int) -> str:
     """When a process began, in clock ticks: tells it from a later one with its id. 0 for the dead and zombies."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

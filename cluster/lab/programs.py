@@ -54,6 +54,11 @@ def has_passwords() -> bool:
     return importlib.util.find_spec("flask_wtf") is not None
 
 
+def has_artifacts() -> bool:
+    """Whether MLflow can store artifacts on S3."""
+    return importlib.util.find_spec("boto3") is not None
+
+
 def plain_environment(lab: Lab, host: str) -> dict[str, str]:
     """Little of the caller's environment, so that a host knows what it is told and no more."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cluster.lab import fabric, one_machine, programs
-from cluster.lab.command import main
+from cluster.lab.command import main, runs
 from cluster.lab.place import DESK, HEAD, MLFLOW, S3, Lab, LabError
 
 
@@ -225,6 +226,35 @@ def test_without_root_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fabric.os, "geteuid", lambda: 1000)
     assert fabric.reason_against() == "separate hosts need root"
     assert callable(one_machine.start)
+
+
+def test_a_lab_whose_mlflow_could_not_store_artifacts_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(programs, "program", lambda name: name)
+    monkeypatch.setattr(programs, "has_artifacts", lambda: False)
+    assert main(["--folder", str(tmp_path / "lab"), "up", "--shared"]) == 3
+    assert "extra mlflow-server" in capsys.readouterr().err
+    assert not (tmp_path / "lab").exists()
+
+
+def test_a_node_of_a_shared_machine_runs_until_it_is_killed(lab: Lab) -> None:
+    shared = Lab(lab.folder, 2, 1, separate=False)
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        (lab.folder / "nodes.json").write_text(json.dumps({"h1": process.pid}))
+        assert runs(shared, "h1") and not runs(shared, "h2")
+        one_machine.kill(shared, "h1")
+        # not waited for: what is left is a zombie
+        deadline = time.monotonic() + 30
+        while runs(shared, "h1"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        with pytest.raises(LabError, match="dead already"):
+            one_machine.kill(shared, "h1")
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_it_runs_as_a_folder_from_anywhere(tmp_path: Path) -> None:
