@@ -89,6 +89,8 @@ def up(arguments: argparse.Namespace) -> None:
         programs.program(name)
     if not programs.has_artifacts():
         raise LabError("MLflow stores artifacts on S3 by boto3: install it (extra mlflow-server)")
+    if sockets := programs.sockets_in_the_way():
+        raise LabError(f"another user's SeaweedFS has left {sockets[0]}: end it, and have them delete the file")
     if why_not:
         say(f"{why_not}: all nodes share this machine's address and processes; nothing can be cut")
     if not programs.has_passwords():

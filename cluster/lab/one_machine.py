@@ -85,7 +85,11 @@ def hold(folder: Path) -> None:
     cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = {HEAD: cluster.head_node}
     for host in lab.workers:
-        nodes[host] = cluster.add_node(num_cpus=lab.cpus, labels={"host": host}, object_store_memory=200_000_000)
+        nodes[host] = cluster.add_node(
+            num_cpus=lab.cpus, labels={"host": host}, object_store_memory=200_000_000,
+            # One for all, each node would delete and unpack a job's folder again under those that work in it.
+            runtime_env_dir_name=f"runtime_resources_{host}",
+        )  # fmt: skip
     raylets = {host: node.all_processes["raylet"][0].process.pid for host, node in nodes.items()}
     temporary = folder / "nodes.json.tmp"
     temporary.write_text(json.dumps(raylets))

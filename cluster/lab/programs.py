@@ -12,6 +12,7 @@ from pathlib import Path
 from cluster.lab.place import HEAD, MLFLOW, S3, Lab, LabError
 
 BUCKET = "lab"
+SOCKETS = Path("/tmp")  # SeaweedFS does not ask TMPDIR
 GCS, DASHBOARD, S3_PORT, MLFLOW_PORT = 6379, 8265, 8333, 5000
 _KEPT = ("LANG", "LC_ALL", "TZ", "TERM", "USER", "RAYGSEG_DATA", "LD_LIBRARY_PATH")
 # Deaths are seen within seconds, as a rehearsal wants it; Ray's own are made for large clusters. The caller's
@@ -52,6 +53,12 @@ def program(name: str) -> str:
 def has_passwords() -> bool:
     """Whether MLflow's basic authentication can run."""
     return importlib.util.find_spec("flask_wtf") is not None
+
+
+def sockets_in_the_way() -> list[Path]:
+    """Sockets that another user's SeaweedFS has left: ours must have the same names, and could only wait in vain."""
+    me = os.geteuid()
+    return [] if me == 0 else sorted(file for file in SOCKETS.glob("seaweedfs-*.sock") if file.lstat().st_uid != me)
 
 
 def has_artifacts() -> bool:

@@ -238,6 +238,19 @@ def test_a_lab_whose_mlflow_could_not_store_artifacts_does_not_start(
     assert not (tmp_path / "lab").exists()
 
 
+def test_another_users_sockets_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "seaweedfs-master-grpc-19333.sock").touch()
+    monkeypatch.setattr(programs, "program", lambda name: name)
+    monkeypatch.setattr(programs, "SOCKETS", tmp_path)
+    monkeypatch.setattr(programs.os, "geteuid", lambda: 12345)
+    assert main(["--folder", str(tmp_path / "lab"), "up", "--shared"]) == 3
+    assert "another user's SeaweedFS has left" in capsys.readouterr().err
+    monkeypatch.setattr(programs.os, "geteuid", lambda: (tmp_path / "seaweedfs-master-grpc-19333.sock").stat().st_uid)
+    assert programs.sockets_in_the_way() == []
+
+
 def test_a_node_of_a_shared_machine_runs_until_it_is_killed(lab: Lab) -> None:
     shared = Lab(lab.folder, 2, 1, separate=False)
     process = subprocess.Popen(["sleep", "60"])
