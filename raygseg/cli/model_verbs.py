@@ -159,7 +159,7 @@ def segment(
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for masks, overlays, CSV.", show_default=False)],
     support: Annotated[str, typer.Option(help="Labelled pictures that show a few-shot network its classes.")] = "",
     overlays: Annotated[bool, typer.Option(help="Also draw the parts over the pictures.")] = True,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures a forward pass.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures a forward pass.")] = 16,
     actors: Annotated[int, typer.Option(min=0, help="Ray actors; 0: as the input's size asks for.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:

@@ -42,7 +42,9 @@ class EncoderLoss(Section):
     cross_entropy: NonNegative = 1.0
     dice: NonNegative = 1.0
     temperature: NonNegative = Field(0.0, description="tau of the cross-entropy; 0: the generator's own")
-    dice_temperature: Positive = 0.3
+    dice_temperature: NonNegative = Field(
+        0.0, description="tau of each channel's sigmoid; 0: as the generator's labels are read, 0.3 for raw ones (B7)"
+    )
     dice_over: Literal["batch", "picture"] = Field("batch", description="what sums run over; batch is published")
     latent: NonNegative = Field(
         5.0, description="mean squared error of the codes of generated pictures, in units of the spread of w"

@@ -96,7 +96,7 @@ def segment(
     output: str,
     *,
     overlays: bool = True,
-    batch_size: int = 8,
+    batch_size: int = 16,
     actors: int = 0,
     device: str = "auto",
     tracking_uri: str = "",

@@ -120,7 +120,7 @@ class EncoderRecipe:
         """Pictures of the generator's own with their codes and label maps; none where no loss wants them."""
         section, side = self.config.loss, self.generator.resolution
         wanted = section.generated_share if section.latent or section.generated_labels else 0.0
-        count = round(wanted * self.micro_batch)
+        count = max(round(wanted * self.micro_batch), 1) if wanted else 0
         if not count:
             none = torch.zeros(0, 3, side, side, device=self.device)
             return Own(none, none, none)

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from raygseg.labels import LabelSpace
 
-# Of raw label outputs, which are trained to be about +-1 (spec B7).
-RAW_TEMPERATURE, RAW_TEMPERATURE_BINARY = 0.1, 0.3
+# Of raw label outputs, which are trained to be about +-1 (spec B7). The last is that of each channel alone.
+RAW_TEMPERATURE, RAW_TEMPERATURE_BINARY, RAW_TEMPERATURE_ALONE = 0.1, 0.3, 0.3
 
 
 class LabelCodec:
@@ -24,10 +24,11 @@ class LabelCodec:
 
     Attributes:
         channels: of signed maps and logits.
+        raw: logits are trained to be about +-1, each channel alone; otherwise only what softmax makes of them counts.
     """
 
     def __init__(self, labels: LabelSpace, temperature: float = 0.0) -> None:
-        self.labels, self.binary = labels, labels.num_classes == 2
+        self.labels, self.binary, self.raw = labels, labels.num_classes == 2, not temperature
         self.temperature = temperature or (RAW_TEMPERATURE_BINARY if self.binary else RAW_TEMPERATURE)
         self.channels = 1 if self.binary else labels.num_classes
         self._background = 0 if labels.background is None else labels.background
@@ -61,6 +62,16 @@ class LabelCodec:
         foreground = (logits / self.temperature).sigmoid()
         parts = (1 - foreground, foreground) if self._background == 0 else (foreground, 1 - foreground)
         return torch.cat(parts, dim=1)
+
+    def memberships(self, logits: Tensor) -> Tensor:
+        """Logits [N, C, H, W] -> how much a pixel is of each channel's class, in [0, 1], shaped as logits.
+
+        Raw channels are read one by one, as published (spec B7). Others by softmax: they may all be above zero where
+        one of them wins.
+        """
+        if self.raw:
+            return (logits / RAW_TEMPERATURE_ALONE).sigmoid()
+        return (logits / self.temperature).sigmoid() if self.binary else self.probabilities(logits)
 
     def signed(self, logits: Tensor) -> Tensor:
         """Logits [N, C, H, W] -> 2 p - 1, within the range of `encode`; for two classes tanh(y / (2 tau))."""

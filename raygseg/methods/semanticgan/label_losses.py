@@ -11,7 +11,6 @@ from torch import Tensor
 
 from raygseg.methods.semanticgan.label_codec import LabelCodec
 
-DICE_TEMPERATURE = 0.3
 SMALLEST = 1e-6
 
 
@@ -37,16 +36,17 @@ def label_dice(
     codec: LabelCodec,
     logits: Tensor,
     maps: Tensor,
-    temperature: float = DICE_TEMPERATURE,
+    temperature: float = 0.0,
     per_image: bool = False,
 ) -> Tensor:
-    """1 - mean_c 2 sum(p q) / max(sum p^2 + sum q^2, 1e-6), with p = sigmoid(logits / tau) a channel and q in {0, 1}.
+    """1 - mean_c 2 sum(p q) / max(sum p^2 + sum q^2, 1e-6), with q in {0, 1} and p = sigmoid(logits / tau) a channel.
 
+    tau = 0: p as the codec reads the logits, which for raw ones is the published sigmoid with 0.3 (spec B7).
     Sums are over known pixels of the whole batch, as published, or of one picture at a time. Of many classes the
     background is left out; the one channel of two classes is the other class's.
     """
     known = codec.known(maps)
-    p = (logits / temperature).sigmoid() * known
+    p = ((logits / temperature).sigmoid() if temperature else codec.memberships(logits)) * known
     q = (codec.encode(maps) > 0).to(p.dtype)
     if not codec.binary and codec.labels.background is not None:
         kept = [c for c in range(codec.channels) if c != codec.labels.background]

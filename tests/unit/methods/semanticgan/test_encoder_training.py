@@ -115,6 +115,34 @@ def test_terms_of_generated_pictures_can_be_left_out() -> None:
     assert "loss/generated_labels" not in losses(recipe())
 
 
+def test_a_small_share_of_a_small_micro_batch_is_one_picture() -> None:
+    small = {"schedule": {"total_kimg": 0.048, "batch_size": 4, "micro_batch": 2}, "loss": {"generated_share": 0.25}}
+    assert "loss/latent" in losses(recipe(**small))
+    assert "loss/latent" not in losses(recipe(**{**small, "loss": {"generated_share": 0.0}}))
+
+
+def test_what_is_shipped_is_the_running_mean_of_the_weights() -> None:
+    def apart(made: EncoderRecipe, start: dict[str, Tensor]) -> tuple[float, float]:
+        """How far the mean is from the beginning, and from the weights."""
+        mean, net = made.modules()["average"].state_dict(), made.modules()["net"].state_dict()
+        keys = [key for key in start if start[key].is_floating_point()]
+        return (
+            sum(float((mean[key] - start[key]).abs().sum()) for key in keys),
+            sum(float((mean[key] - net[key]).abs().sum()) for key in keys),
+        )
+
+    for kimg, follows in ((0.0, True), (1.0, False)):
+        made = recipe(optimiser={"ema_kimg": kimg})
+        start = {key: value.clone() for key, value in made.modules()["average"].state_dict().items()}
+        for step in range(3):
+            made.phases[0].optimiser.zero_grad()
+            made._loss(MicroBatch(OwnPictures().micro_batch(0, 4), Draws(0, step, 0), 0)).loss.backward()
+            made.phases[0].optimiser.step()
+            made.end_step(step, 4 * step, {})
+        moved, behind = apart(made, start)
+        assert moved > 0 and (behind == 0) == follows
+
+
 def test_noise_is_constant_unless_it_is_asked_for() -> None:
     """B11-12: the released training draws noise in every forward pass."""
     steady, restless = recipe(loss={"latent": 0.0}), recipe(loss={"latent": 0.0, "noise": "random"})

@@ -60,6 +60,20 @@ def test_dice_with_tau_three_tenths_leaves_the_background_out() -> None:
     assert float(label_dice(THREE, LOGITS, MAPS)) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("labels", [THREE.labels, TWO.labels])
+def test_dice_reads_logits_as_the_generator_was_trained_to_give_them(labels: LabelSpace) -> None:
+    """Where the discriminator saw a softmax, all channels may be above zero: only their differences say something."""
+    softmaxed = LabelCodec(labels, temperature=1.0)
+    maps = MAPS.clamp(max=labels.num_classes - 1)
+    lifted = 10 * softmaxed.encode(maps) + (0 if softmaxed.binary else 15)
+    assert float(label_dice(softmaxed, lifted, maps)) < 1e-3
+    if not softmaxed.binary:
+        assert float(label_dice(softmaxed, lifted, maps, temperature=0.3)) > 0.3, "each channel alone, at 15 +- 10"
+    # of raw ones the default is the published sigmoid with 0.3
+    raw = LabelCodec(labels)
+    torch.testing.assert_close(label_dice(raw, lifted, maps), label_dice(raw, lifted, maps, temperature=0.3))
+
+
 def test_dice_of_two_classes_is_the_foregrounds() -> None:
     logits = torch.tensor([[[[0.3, -0.3], [0.0, 0.6]]]])
     maps = torch.tensor([[[1, 0], [0, 1]]], dtype=torch.uint8)
