@@ -27,11 +27,10 @@ from raygseg.data.episodes.sources import read_class_index
 from raygseg.data.episodes.training import evaluation_index
 from raygseg.distributed.episode_worker import EpisodeSettings, EpisodeWorker, episode_tasks
 from raygseg.engine.process import use_cpu
-from raygseg.methods.panet.network import PrototypeNetwork, signed
+from raygseg.methods.panet.network import PrototypeNetwork, pretrained_network, signed
 from raygseg.metrics.episodes import class_counts, figures, query_confusion
 from raygseg.nn.backbones.catalogue import FILES
 from raygseg.nn.tensor_cache import TensorCache
-from raygseg.pipelines.episodes import load_network
 
 MIB = 1 << 20
 
@@ -111,7 +110,7 @@ def run(
     index = few_pictures(index, names, pictures)
     drawn = draw_episodes(index, names, 1, shots, 1, episodes, 0, fold, 0, rules.distinct)
     few = draw_episodes(index, names, 1, shots, 1, loop_episodes, 0, fold, 0, rules.distinct)
-    network = load_network("", str(data_folder(data, "weights") / "weights" / FILES["vgg16"]))
+    network = pretrained_network("vgg16", str(data_folder(data, "weights") / "weights" / FILES["vgg16"]))
     worker = EpisodeWorker(network, index, [drawn], EpisodeSettings(resolution, rules, memory=memory_mb * MIB))
     began, processor = time.perf_counter(), time.process_time()
     with torch.no_grad():

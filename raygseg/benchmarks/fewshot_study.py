@@ -15,8 +15,9 @@ from typing import Any
 from raygseg.benchmarks import fewshot
 from raygseg.benchmarks.support.cells import Cell, Cells
 from raygseg.benchmarks.support.data_folder import data_folder
-from raygseg.config.loader import load_config
+from raygseg.config.loader import fingerprint, load_config
 from raygseg.config.sections import Run
+from raygseg.errors import ConfigError
 from raygseg.nn.backbones.catalogue import FILES
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "panet"
@@ -90,7 +91,14 @@ class Study:
     def trained(self, arm: str, file: str, fold: int, kimg: float, *overrides: str) -> Cell:
         """Train on a fold's base classes unless that was done; its last figures and what it took."""
         name = Path(self.folder(arm, fold)).parent.name
-        return self.cells.kept(name, partial(self._train, self.config(name, file, fold, kimg, *overrides)))
+        config = self.config(name, file, fold, kimg, *overrides)
+        cell = self.cells.kept(name, partial(self._train, config))
+        if cell["fingerprint"] != fingerprint(config):
+            raise ConfigError(
+                f"{self.output} holds '{name}' trained under another plan",
+                "give output= another folder, or the plan back",
+            )
+        return cell
 
     def config(self, name: str, file: str, fold: int, kimg: float, *overrides: str) -> Run:
         told = [
@@ -106,4 +114,9 @@ class Study:
         from raygseg.pipelines.train import train
 
         result = train(config)
-        return {"bundle": result.bundle_path, "nimg": result.nimg, "metrics": dict(result.metrics)}
+        return {
+            "bundle": result.bundle_path,
+            "nimg": result.nimg,
+            "fingerprint": fingerprint(config),
+            "metrics": dict(result.metrics),
+        }

@@ -110,6 +110,9 @@ class EpisodesConfig(Run):
     runs: PositiveInt = Field(5, description="seeded lists of episodes, the same for every model")
     min_pictures: int = Field(0, ge=0, description="classes with fewer pictures are left out")
     marks: MarkStyle = Field("mask", description="how support pictures are labelled")
+    self_prototypes: bool | None = Field(
+        None, description="SSP's second pass, by the query's own sure pixels; null: as the model was trained"
+    )
     resolution: PositiveInt = Field(201, description="pictures are squashed to this square for the network")
     protocol: EpisodeProtocol = EpisodeProtocol()
     batch_size: PositiveInt = Field(16, description="episodes at a time; part of the result")

@@ -62,19 +62,19 @@ def annotate(
         return Marks(mask.copy(), background)
     objects = _objects(mask, instances)
     if style == "box":
-        marks = _boxes(objects, mask.shape)
+        marks = _boxes(_objects(mask, instances, smallest=0.0), mask.shape)
         return marks if ignore is None else Marks(marks.fore, marks.back & ~ignore)
     if style == "point":
         return Marks(_points(objects, mask, rng), _points([background], background, rng))
     return _scribbles(objects, background, rng)
 
 
-def _objects(mask: Mask, instances: NDArray[np.integer] | None) -> list[Mask]:
-    """Each object's mask, the largest first; crumbs are left out."""
+def _objects(mask: Mask, instances: NDArray[np.integer] | None, smallest: float = SMALLEST_SHARE) -> list[Mask]:
+    """Each object's mask, the largest first; those below `smallest` of the largest are left out."""
     numbered = pieces(mask) if instances is None else np.where(mask, instances, 0)
     sizes = np.bincount(numbered.ravel())
     sizes[0] = 0
-    order = [int(i) for i in np.argsort(-sizes, kind="stable") if sizes[i] > max(0, SMALLEST_SHARE * sizes.max())]
+    order = [int(i) for i in np.argsort(-sizes, kind="stable") if sizes[i] > max(0, smallest * sizes.max())]
     return [np.asarray(numbered == i) for i in order]
 
 

@@ -55,7 +55,10 @@ class Asked:
     split: str
 
 
-def result_of(config: EpisodesConfig, asked: Asked, counted: Sequence[ListCounts], place: str) -> EpisodesResult:
+def result_of(
+    config: EpisodesConfig, asked: Asked, counted: Sequence[ListCounts], place: str, protocol: str
+) -> EpisodesResult:
+    """protocol: in words."""
     positions = [asked.index.position(name) for name in asked.classes]
     place_of = np.full(len(asked.index.classes), -1, np.int64)
     place_of[positions] = np.arange(len(positions))
@@ -70,7 +73,7 @@ def result_of(config: EpisodesConfig, asked: Asked, counted: Sequence[ListCounts
         scores,
         by_shots,
         asked.classes,
-        config.protocol.described(),
+        protocol,
         {list_name(x): x.digest for x in asked.lists},
         sum(len(counts.left_out) for counts in counted),
         asked.few,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raygseg.config.episodes import EpisodesConfig, MarkStyle
+from raygseg.config.episodes import EpisodeProtocol, EpisodesConfig, MarkStyle
 from raygseg.data.episodes.draws import EpisodeList, draw_episodes
 from raygseg.data.episodes.folds import fold_classes
 from raygseg.data.episodes.index import ClassIndex
@@ -56,16 +56,19 @@ def score_episodes(
         FingerprintError: the folder holds another evaluation. MissingEnvironmentError: no weights.
     """
     place = config.output or run_folder.place_of(config)
+    index = index if index is not None else read_class_index(config.data)
+    trained: Mapping[str, Any] = {}
     if network is None and config.model:
-        check_novel(config, _bundle(config.model, config.runtime.tracking_uri).config)
+        trained = _bundle(config.model, config.runtime.tracking_uri).config
+        check_novel(config, trained, index)
     run_folder.claim(place, config)
-    asked = ask(config, index if index is not None else read_class_index(config.data))
+    asked = ask(config, index)
     here = network is not None or config.runtime.in_process or _few(config)
-    known = network if network is not None else load_network(config.model, config.weights, config.runtime.tracking_uri)
+    known = network if network is not None else load_network(config)
     store = EpisodeStore(place, network_digest(known))
     began = time.perf_counter()
     counted = _counted(config, asked, store, known if here else None, progress)
-    result = result_of(config, asked, counted, place)
+    result = result_of(config, asked, counted, place, protocol_in_words(config, trained))
     write_scores(config, result, asked, store.network, time.perf_counter() - began)
     return result
 
@@ -92,16 +95,20 @@ def ask(config: EpisodesConfig, index: ClassIndex) -> Asked:
 # --- networks and marks --------------------------------------------------------------------------
 
 
-def load_network(model: str, weights: str, tracking_uri: str = "", device: str = "cpu") -> PrototypeNetwork:
-    """The network of a bundle; without one, VGG-16 as ImageNet left it.
+def load_network(config: EpisodesConfig, device: str = "cpu") -> PrototypeNetwork:
+    """The network of `config.model`; without one, VGG-16 as ImageNet left it.
 
     Raises MissingEnvironmentError or CheckpointError naming the file.
     """
     from raygseg.methods.panet.network import network_from, pretrained_network
 
-    if not model:
-        return pretrained_network("vgg16", weights).to(device)
-    return network_from(_bundle(model, tracking_uri), device)
+    if config.model:
+        network = network_from(_bundle(config.model, config.runtime.tracking_uri), device)
+    else:
+        network = pretrained_network("vgg16", config.weights).to(device)
+    if config.self_prototypes is not None:
+        network.self_prototypes = config.self_prototypes
+    return network
 
 
 def _bundle(model: str, tracking_uri: str) -> Bundle:
@@ -111,24 +118,45 @@ def _bundle(model: str, tracking_uri: str) -> Bundle:
     return read_bundle(resolve(model, tracking_uri))
 
 
-def check_novel(config: EpisodesConfig, trained: Mapping[str, Any]) -> None:
+def check_novel(config: EpisodesConfig, trained: Mapping[str, Any], index: ClassIndex) -> None:
     """Raise ConfigError where a network was trained on the classes or pictures of `config.data` that are to test it.
 
     Args:
         trained: the configuration in its bundle; one of other data proves nothing and passes.
+        index: of `config.data`.
     """
-    if trained.get("kind") != "panet" or PurePath(str(trained.get("data"))).name != PurePath(config.data).name:
+    if trained.get("kind") != "panet" or _set_name(trained.get("data")) != _set_name(config.data):
         return
-    if trained.get("fold") != config.fold:
+    protocol, fold = _trained_protocol(trained), int(trained.get("fold", 0))
+    unseen = fold_classes(index, fold, "test", protocol.coco_order)
+    seen = [c for c in fold_classes(index, config.fold, "test", config.protocol.coco_order) if c not in unseen]
+    if seen:
         raise ConfigError(
-            f"fold: {config.model} was trained for fold {trained.get('fold')}, so it knows classes of {config.fold}",
-            f"score it with fold={trained.get('fold')}",
+            f"fold: {config.model} was trained for fold {fold} ({protocol.coco_order} where the order matters), so it"
+            f" knows {', '.join(seen[:3])}{', ...' if len(seen) > 3 else ''} of fold {config.fold}",
+            f"score it with fold={fold} protocol.coco_order={protocol.coco_order}",
         )
-    if config.protocol.split == "separate" and dict(trained.get("protocol") or {}).get("split") == "same":
+    if config.protocol.split == "separate" and protocol.split == "same":
         raise ConfigError(
             f"protocol.split: {config.model} was trained on all pictures, those of the test too",
             "set protocol.split=same, or train with protocol.split=separate",
         )
+
+
+def _set_name(data: object) -> str:
+    """Of a source, whatever its folder and options: DATA/VOC2012?sbd=SBD is VOC2012."""
+    return PurePath(str(data).partition("?")[0]).name
+
+
+def _trained_protocol(trained: Mapping[str, Any]) -> EpisodeProtocol:
+    return EpisodeProtocol.model_validate(trained.get("protocol") or {})
+
+
+def protocol_in_words(config: EpisodesConfig, trained: Mapping[str, Any]) -> str:
+    """As printed with every number. What was done to training pictures is the trained network's, not the scoring's."""
+    words = config.protocol.described()
+    pixels = _trained_protocol(trained).novel_pixels if trained.get("kind") == "panet" else config.protocol.novel_pixels
+    return words if pixels == config.protocol.novel_pixels else f"{words}; trained with novel_pixels={pixels}"
 
 
 def network_digest(network: PrototypeNetwork) -> str:
@@ -166,7 +194,7 @@ class WorkerMaker:
 
         config = self.config
         if network is None:
-            network = load_network(config.model, config.weights, config.runtime.tracking_uri, device)
+            network = load_network(config, device)
         annotate: Annotate | None = None if config.marks == "mask" else Marking(config.marks)
         settings = EpisodeSettings(
             config.resolution, config.protocol, annotate, config.seed, config.precision, config.memory_mb << 20, device

@@ -16,7 +16,7 @@ from raygseg.engine import state_tree
 from raygseg.engine.checkpoint import TENSORS, CheckpointFolder
 from raygseg.engine.local import run_local
 from raygseg.errors import DataError, MissingEnvironmentError
-from tests.ray import gan_training, joint_training
+from tests.ray import gan_training, joint_training, panet_training
 from tests.ray.regression_training import make
 from tests.unit.engine.two_workers import differing
 
@@ -93,11 +93,11 @@ def test_killed_stopped_and_cut_the_run_ends_like_an_undisturbed_one(tmp_path: P
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", [gan_training, joint_training], ids=["gan", "joint-gan"])
-def test_a_gan_whose_worker_is_killed_ends_with_the_weights_of_an_undisturbed_run(
+@pytest.mark.parametrize("kind", [gan_training, joint_training, panet_training], ids=["gan", "joint-gan", "panet"])
+def test_a_run_whose_worker_is_killed_ends_with_the_weights_of_an_undisturbed_run(
     tmp_path: Path, kind: ModuleType
 ) -> None:
-    """Augmentation p > 0, mixing, R1, path length, EMA and w_avg live; signal 9 between ticks, twice."""
+    """GANs with augmentation p > 0, mixing, R1, path length, EMA and w_avg live; signal 9 between ticks, twice."""
     runtime = Runtime(workers=2, tick_kimg=0.04, checkpoint_kimg=0.08, max_failures=2, device="cpu", threads=1)
     alone = kind.make({"kimg": 0.4, "seconds": 0.0}, "cpu")
     assert run_local(alone.recipe, alone.stream, str(tmp_path / "alone"), runtime)

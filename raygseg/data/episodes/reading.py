@@ -84,17 +84,27 @@ def read_marks(
         )
     small = resize_class_map(own, resolution)
     fore, void = small == way + 1, small == VOID
-    if annotate is not None:
+    if annotate is not None and fore.any():  # what is lost in the smaller map nobody can mark
         assert rng is not None, "marks are drawn"
-        marked = annotate(fore, void | ((small != 0) & ~fore), rng)
+        others = (small != 0) & ~fore & ~void
+        marked = annotate(fore, others if protocol.void == "background" else others | void, rng)
         return SupportMarks(marked[0].astype(np.uint8), marked[1].astype(np.uint8))
     back = (small == 0) | void if protocol.void == "background" else small == 0
     return SupportMarks(fore.astype(np.uint8), back.astype(np.uint8))
 
 
 def read_truth(index: ClassIndex, picture: int, ways: Sequence[int], resolution: int | None) -> ClassMap:
-    """uint8 [H, W] of a query: 0, 1..W, 255 void; at its own size without a resolution."""
-    return resize_class_map(index.way_map(picture, ways), resolution)
+    """uint8 [H, W] of a query: 0, 1..W, 255 void; at its own size without a resolution.
+
+    Raises DataError where none of the ways is in the picture; names the file.
+    """
+    own = index.way_map(picture, ways)
+    if not ((own > 0) & (own != VOID)).any():
+        raise DataError(
+            f"{index.pictures.names[picture]}: empty mask, no pixel of {' or '.join(index.classes[w] for w in ways)}",
+            "mend the mask or the index",
+        )
+    return resize_class_map(own, resolution)
 
 
 def read_episode(

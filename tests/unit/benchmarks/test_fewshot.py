@@ -12,8 +12,8 @@ from raygseg.benchmarks import episodes as cache_benchmark
 from raygseg.benchmarks import fewshot
 from raygseg.config.episodes import EpisodesConfig
 from raygseg.errors import ConfigError
-from raygseg.pipelines.episodes import check_novel, score_episodes
-from tests.unit.data.episodes.sets import blocks
+from raygseg.pipelines.episodes import check_novel, load_network, protocol_in_words, score_episodes
+from tests.unit.data.episodes.sets import Blocks, blocks
 from tests.unit.tiny_prototypes import TinyPrototypes
 
 INDEX = blocks(16).index()
@@ -83,18 +83,45 @@ def test_what_cannot_be_asked_is_told(tmp_path: Path, scored: list[str], changes
 def test_a_network_is_not_asked_about_what_it_was_trained_on() -> None:
     config = EpisodesConfig(name="few", model="m", data="here/fewshot", fold=1)
     trained = {"kind": "panet", "data": "there/fewshot", "fold": 1, "protocol": {"split": "separate"}}
-    check_novel(config, trained)
-    check_novel(config, {**trained, "fold": 0, "data": "voc"})
-    check_novel(config, {})
-    with pytest.raises(ConfigError, match="was trained for fold 0"):
-        check_novel(config, {**trained, "fold": 0})
+    check_novel(config, trained, INDEX)
+    check_novel(config, {**trained, "fold": 0, "data": "voc"}, INDEX)
+    check_novel(config, {}, INDEX)
+    for data in ("there/fewshot", "there/fewshot?void=255"):
+        with pytest.raises(ConfigError, match="was trained for fold 0"):
+            check_novel(config, {**trained, "fold": 0, "data": data}, INDEX)
     with pytest.raises(ConfigError, match="trained on all pictures"):
-        check_novel(config, {**trained, "protocol": {"split": "same"}})
+        check_novel(config, {**trained, "protocol": {"split": "same"}}, INDEX)
+
+
+def test_folds_of_another_order_are_other_classes() -> None:
+    """COCO's 80 classes: fold 0 is 1, 5, 9, ... or the first twenty, five of which are in both."""
+    coco = Blocks([[c + 1] for c in range(80)]).index(80)
+    config = EpisodesConfig(name="few", model="m", data="coco", fold=0)
+    check_novel(config, {"kind": "panet", "data": "coco", "fold": 0, "protocol": {}}, coco)
+    trained = {"kind": "panet", "data": "coco", "fold": 0, "protocol": {"coco_order": "contiguous"}}
+    with pytest.raises(ConfigError, match=r"it knows c21, c25, c29, \.\.\. of fold 0"):
+        check_novel(config, trained, coco)
+
+
+def test_what_was_done_to_the_training_pictures_is_printed_with_the_score() -> None:
+    config = EpisodesConfig(name="few", model="m", data="few")
+    trained = {"kind": "panet", "data": "few", "fold": 0, "protocol": {"novel_pixels": "removed"}}
+    assert protocol_in_words(config, {}) == "standard (the fair defaults)"
+    assert protocol_in_words(config, trained).endswith("trained with novel_pixels=removed")
+
+
+def test_the_second_pass_may_be_asked_of_any_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    import raygseg.methods.panet.network as networks
+
+    monkeypatch.setattr(networks, "pretrained_network", lambda encoder, weights: networks.blank_network(encoder))
+    told: dict[str, Any] = {"name": "few", "data": "few"}
+    assert not load_network(EpisodesConfig(**told)).self_prototypes
+    assert load_network(EpisodesConfig(**told, self_prototypes=True)).self_prototypes
 
 
 def test_the_cache_benchmark_says_what_it_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_benchmark, "read_class_index", lambda place: INDEX)
-    monkeypatch.setattr(cache_benchmark, "load_network", lambda model, weights: TinyPrototypes())
+    monkeypatch.setattr(cache_benchmark, "pretrained_network", lambda encoder, weights: TinyPrototypes())
     monkeypatch.setattr(cache_benchmark, "data_folder", lambda data, part: tmp_path)
     settings = {"shots": 2, "episodes": 12, "loop_episodes": 2, "repeats": 1, "resolution": 16, "pictures": 6}
     found = cache_benchmark.run(**settings)

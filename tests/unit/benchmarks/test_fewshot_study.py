@@ -10,6 +10,7 @@ import pytest
 
 from raygseg import benchmarks
 from raygseg.benchmarks import fewshot
+from raygseg.errors import ConfigError
 
 
 @pytest.fixture
@@ -66,3 +67,9 @@ def test_what_is_trained_is_not_trained_again(tmp_path: Path, calls: SimpleNames
     study(tmp_path, folds=(1,), more_fold=-1)
     study(tmp_path, folds=(1, 2), more_fold=-1)
     assert [config.name for config in calls.trained] == ["plain-1", "aligned-1", "plain-2", "aligned-2"]
+
+
+def test_another_plan_is_not_mixed_in(tmp_path: Path, calls: SimpleNamespace) -> None:
+    study(tmp_path, folds=(1,), more_fold=-1)
+    with pytest.raises(ConfigError, match="'plain-1' trained under another plan"):
+        study(tmp_path, folds=(1,), more_fold=-1, kimg=1.2)

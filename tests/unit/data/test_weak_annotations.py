@@ -90,6 +90,15 @@ def test_boxes_by_hand() -> None:
     assert given_objects.fore[5, 5] and not given_objects.fore[5, 10]  # the left part alone
 
 
+def test_no_pixel_of_the_class_is_background_of_its_boxes() -> None:
+    """Not even a crumb that is too small to be marked itself (spec 1.9: the boxes of all)."""
+    mask = np.zeros((60, 60), dtype=bool)
+    mask[5:45, 5:45] = True
+    mask[50:53, 50:53] = True
+    marks = annotate(mask, "box", rng())
+    assert not (marks.back & mask).any() and not marks.fore[50:53, 50:53].any()
+
+
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("seed", range(6))
 def test_marks_stay_where_they_belong(style: str, seed: int) -> None:

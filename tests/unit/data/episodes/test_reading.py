@@ -32,7 +32,7 @@ def test_truth_has_every_way_and_keeps_void() -> None:
     truth = SET.class_map(1)
     expected = np.select([truth == 255, truth == 3, truth == 2], [255, 1, 2], 0)
     assert (read_truth(INDEX, 1, (2, 1), None) == expected).all()
-    assert (read_truth(INDEX, 1, (0,), None) == np.where(truth == 255, 255, 0)).all(), "a way that it does not show"
+    assert (read_truth(INDEX, 1, (0, 1), None) == np.select([truth == 255, truth == 2], [255, 2], 0)).all(), "one shown"
     assert read_truth(INDEX, 1, (2, 1), 12).shape == (12, 12)
 
 
@@ -63,6 +63,31 @@ def test_weak_labels_see_the_mask_and_what_to_ignore() -> None:
     truth = SET.class_map(0)
     assert (seen["mask"] == (truth == 2)).all() and (seen["ignore"] == np.isin(truth, (1, 255))).all()
     assert marks.fore.sum() == 1 and marks.fore.dtype == np.uint8
+    # where void is background, so it is for who marks
+    read_marks(INDEX, 0, (1, 0), 0, 24, named_protocol("panet_release"), annotate, np.random.default_rng(0))
+    assert (seen["ignore"] == (truth == 1)).all()
+
+
+def test_a_class_that_a_smaller_map_loses_has_no_marks() -> None:
+    """As with whole masks: the way's prototype is zero, the episode counts."""
+
+    class Speck(Blocks):
+        def class_map(self, row: int) -> np.ndarray:
+            found = np.zeros((24, 24), np.uint8)
+            found[1, 1] = 1
+            return found
+
+    def annotate(mask: np.ndarray, ignore: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        raise AssertionError("there is nothing to mark")
+
+    index = Speck([[1]]).index(1)
+    marks = read_marks(index, 0, (0,), 0, 4, FAIR, annotate, np.random.default_rng(0))
+    assert not marks.fore.any() and marks.back.all()
+
+
+def test_a_query_without_its_class_is_named() -> None:
+    with pytest.raises(DataError, match=r"p002\.png: empty mask, no pixel of c1"):
+        read_truth(INDEX, 2, (0,), None)
 
 
 def test_resampling_is_what_the_protocol_says() -> None:

@@ -120,6 +120,19 @@ def test_the_adaptive_background_is_a_mean_of_sure_cells() -> None:
     torch.testing.assert_close(adaptive_background(features, sure), features[..., 5:6].expand(-1, -1, -1, 9))
 
 
+def test_the_residual_variant_has_the_scale_and_corners_that_it_was_published_with() -> None:
+    """Spec section 2: cosine times 10, enlarging with aligned corners; VGG's are 20 and not aligned."""
+    network, other = blank_network("resnet50").eval(), blank_network("vgg16")
+    assert (network.scale, network.align_corners, other.scale, other.align_corners) == (10.0, True, 20.0, False)
+    mask = torch.zeros(1, 1, 1, 33, 33)
+    mask[..., :16, :] = 1
+    with torch.no_grad():
+        support = network.features(torch.randn(1, 3, 33, 33))
+        query = network.features(torch.randn(2, 3, 33, 33))
+        logits = network.classify(support[None, None], mask, 1 - mask, query[None], (33, 33))
+    assert logits.shape == (1, 2, 2, 33, 33) and float(logits.abs().max()) <= 10.0 + 1e-4
+
+
 def test_training_takes_no_second_pass() -> None:
     network = PrototypeNetwork("vgg16", small_network().encoder, 20.0, True).train()
     features, prototypes = torch.randn(1, 1, 8, 4, 4), torch.randn(1, 2, 8)
