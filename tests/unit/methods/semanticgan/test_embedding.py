@@ -147,6 +147,29 @@ class Counted:
         return self.inner(images)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"start": "mean"}, {"whiten": False}, {"noise": False}, {"anchor": 10.0}, {"perceptual": 0.0}]
+)
+def test_every_option_of_the_plan_changes_what_is_found(changes: dict[str, object]) -> None:
+    segmenter = tiny_segmenter(steps=4)
+    images = drawn(joint_generator(segmenter.codec), 2)
+    usual = segmenter.answer(images)
+    segmenter.plan = replace(segmenter.plan, **changes)  # type: ignore[arg-type]
+    found = segmenter.answer(images)
+    assert not torch.allclose(found.ws, usual.ws)
+    assert bool(found.noise) != ("noise" in changes)
+    if "anchor" in changes:
+        assert (found.drift < usual.drift).all()
+
+
+def test_the_mean_is_where_no_steps_from_the_mean_end() -> None:
+    segmenter = tiny_segmenter(steps=0)
+    segmenter.plan = replace(segmenter.plan, start="mean")
+    found = segmenter.answer(drawn(joint_generator(segmenter.codec), 2))
+    mean = latent_spread(joint_generator(segmenter.codec)).mean
+    torch.testing.assert_close(found.ws, mean.expand_as(found.ws))
+
+
 def test_targets_are_described_once_and_the_encoder_keeps_no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """B11-11."""
     counted = Counted()
