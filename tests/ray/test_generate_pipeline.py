@@ -76,3 +76,35 @@ def test_another_model_under_the_same_name_is_refused(tmp_path: Path, sampler_bu
     write_bundle(moved, replace(bundle, tensors=changed))
     with pytest.raises(CheckpointError, match="changed since generation began"):
         module.load_checked_sampler(loader.argument, "cpu")
+
+
+@pytest.mark.parametrize("names", [("background", "a", "b"), ("background", "cell")])
+def test_a_student_learns_from_what_a_joint_generator_makes(
+    names: tuple[str, ...], tmp_path: Path, ray_cluster: None
+) -> None:
+    """Neither `generate` nor the student knows how the labels came about."""
+    from raygseg.config.schema import SegmenterConfig
+    from raygseg.labels import LabelSpace
+    from raygseg.methods.semanticgan.sampler import JointSampler
+    from raygseg.methods.stylegan2.generator import StyleGAN2Generator
+    from raygseg.pipelines.generate import generate
+    from raygseg.pipelines.kinds import load_segmenter
+    from raygseg.pipelines.train import train
+
+    torch.manual_seed(0)
+    channels = 1 if len(names) == 2 else len(names)
+    sampler = JointSampler(StyleGAN2Generator(8, 8, 8, 2, 64, 8, 3, channels), LabelSpace(names), temperature=1.0)
+    bundle = str(write_bundle(tmp_path / "joint", sampler.to_bundle()))
+    result = generate(config(bundle, tmp_path))
+    pairs = PairSet.open(result.output)
+    assert result.num_pairs == 40 and pairs.labels.names == names
+    run = {"in_process": True, "output": f"{tmp_path}/student", "tracking_uri": f"sqlite:///{tmp_path}/mlflow.db"}
+    student = SegmenterConfig.model_validate(
+        {
+            "name": "student", "pairs": result.output, "resolution": 8, "network": {"width": 4, "depth": 2},
+            "schedule": {"total_kimg": 0.016, "batch_size": 8}, "runtime": run,
+        }
+    )  # fmt: skip
+    picture = sampler.sample([1]).images[0].permute(1, 2, 0).numpy()
+    (answer,) = load_segmenter(train(student).bundle_path).predict([picture])
+    assert answer.label_map.shape == (8, 8) and answer.label_map.max() < len(names)
