@@ -17,7 +17,6 @@ from raygseg.benchmarks.support.cells import Cell, Cells
 from raygseg.benchmarks.support.data_folder import data_folder
 from raygseg.config.loader import fingerprint, load_config
 from raygseg.config.sections import Run
-from raygseg.errors import ConfigError
 from raygseg.nn.backbones.catalogue import FILES
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "panet"
@@ -92,13 +91,7 @@ class Study:
         """Train on a fold's base classes unless that was done; its last figures and what it took."""
         name = Path(self.folder(arm, fold)).parent.name
         config = self.config(name, file, fold, kimg, *overrides)
-        cell = self.cells.kept(name, partial(self._train, config))
-        if cell["fingerprint"] != fingerprint(config):
-            raise ConfigError(
-                f"{self.output} holds '{name}' trained under another plan",
-                "give output= another folder, or the plan back",
-            )
-        return cell
+        return self.cells.kept(name, partial(self._train, config), fingerprint(config))
 
     def config(self, name: str, file: str, fold: int, kimg: float, *overrides: str) -> Run:
         told = [

@@ -19,7 +19,7 @@ from typing import Any
 
 from raygseg.benchmarks.support.cells import Cell, Cells
 from raygseg.benchmarks.support.studies import DATA, STUDIES, Study
-from raygseg.config.loader import load_config
+from raygseg.config.loader import fingerprint, load_config
 from raygseg.config.schema import EvaluateConfig
 from raygseg.config.sections import Run
 from raygseg.data.picture_sets import LabelledSet
@@ -117,12 +117,16 @@ class Trial:
     def source(self, text: str) -> str:
         return text.replace(DATA, f"{self.settings.data}/")
 
-    def train(self, name: str, file: str, stage: str, *overrides: str) -> Cell:
-        """Train what `file` says under the trial's own names and lengths; bundle, last checkpoint and figures."""
+    def trained(self, name: str, file: str, stage: str, *overrides: str) -> Cell:
+        """What `file` says, trained under the trial's own names and lengths; bundle, last checkpoint and figures."""
+        config = self.load(name, file, stage, *overrides)
+        return self.cells.kept(name, partial(self._train, config), fingerprint(config))
+
+    def _train(self, config: Run) -> Cell:
         from raygseg.engine.checkpoint import CheckpointFolder
         from raygseg.pipelines.train import train
 
-        result = train(self.load(name, file, stage, *overrides))
+        result = train(config)
         last = sorted(CheckpointFolder(result.run_dir).names())[-1]
         return {
             "bundle": result.bundle_path,
@@ -148,8 +152,7 @@ class Trial:
         study = self.study
         if "pretrain" not in study.files:
             return ""
-        work = partial(self.train, "pretrain", study.files["pretrain"], "pretrain", *self.unlabelled())
-        return str(self.cells.kept("pretrain", work)["checkpoint"])
+        return str(self.trained("pretrain", study.files["pretrain"], "pretrain", *self.unlabelled())["checkpoint"])
 
     def unlabelled(self) -> list[str]:
         return [f"data.source={self.source(self.study.pictures)}", f"data.resolution={self.study.resolution}"]
@@ -176,9 +179,7 @@ class Draw:
         return [f"labelled={source}", f"labelled_limit={self.shots}", f"seed={self.draw}"]
 
     def _trained(self, stage: str, file: str, *overrides: str) -> Cell:
-        name = f"{self.name}-{stage}"
-        work = partial(self.trial.train, name, file, stage, *self._labels(), *overrides)
-        return self.trial.cells.kept(name, work)
+        return self.trial.trained(f"{self.name}-{stage}", file, stage, *self._labels(), *overrides)
 
     def trained(self) -> dict[str, str]:
         """Bundles of the U-Net and of the segmenter by embedding."""

@@ -71,5 +71,5 @@ def test_what_is_trained_is_not_trained_again(tmp_path: Path, calls: SimpleNames
 
 def test_another_plan_is_not_mixed_in(tmp_path: Path, calls: SimpleNamespace) -> None:
     study(tmp_path, folds=(1,), more_fold=-1)
-    with pytest.raises(ConfigError, match="'plain-1' trained under another plan"):
+    with pytest.raises(ConfigError, match=r"plain-1\.json was made under another plan"):
         study(tmp_path, folds=(1,), more_fold=-1, kimg=1.2)

@@ -54,7 +54,7 @@ def test_every_study_resolves_at_its_scale(name: str, tmp_path: Path) -> None:
         seen[stage] = trial.load(run, file, stage, *overrides)
         return {"bundle": f"{run}/bundle", "checkpoint": f"{run}/checkpoint-1"}
 
-    trial.train = train  # type: ignore[method-assign]
+    trial.trained = train  # type: ignore[method-assign]
     semanticgan.Draw(trial, 10, 2, trial.pretrained()).trained()
     assert isinstance(seen["joint"], JointGanConfig) and isinstance(seen["direct"], SegmenterConfig)
     encoder = seen["encoder"]
