@@ -41,7 +41,7 @@ def test_a_machine_that_cannot_separate_hosts_rehearses_too(lab: Rehearsal) -> N
     job = lab("exec", "--", sys.executable, "-m", "raygseg", "submit", *JOB, check=False)
     assert job.returncode == 0, job.stderr[-2000:]
     pulled = lab.folder / "pulled"
-    lab("exec", "--", sys.executable, "-m", "raygseg", "pull", "toy-gan", str(pulled))
+    lab("exec", "--", sys.executable, "-m", "raygseg", "pull", "toy-gan", "--output", str(pulled))
     verify_bundle(pulled)
 
     refused = lab("cut", "h1", check=False)
