@@ -51,7 +51,7 @@ def run(
         scale: of the scoring: tiny, small or full.
         kimg: thousands of episodes of each training. kimg_more: of the one with five shots, each of which costs thrice.
         folds: in this order. more_fold: also trained with five shots; -1: none. weak_fold: with weak labels; -1: none.
-        resolution: longest side in px; 0: the scale's.
+        resolution: side in px of the square that pictures are squashed to; 0: the scale's.
         workers: Ray Train workers; 0: in this process. seed: of the trainings.
         overrides: of the trainings' configuration, `key=value`.
         episodes, runs, in_process, actors: of the scoring, as of `fewshot`.

@@ -60,10 +60,10 @@ def annotate(
     background = ~mask if ignore is None else ~(mask | ignore)
     if style == "mask":
         return Marks(mask.copy(), background)
-    objects = _objects(mask, instances)
     if style == "box":
         marks = _boxes(_objects(mask, instances, smallest=0.0), mask.shape)
         return marks if ignore is None else Marks(marks.fore, marks.back & ~ignore)
+    objects = _objects(mask, instances)
     if style == "point":
         return Marks(_points(objects, mask, rng), _points([background], background, rng))
     return _scribbles(objects, background, rng)
