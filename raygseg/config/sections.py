@@ -156,6 +156,9 @@ class GanAugment(Section):
     target: Fraction = 0.6
     ada_kimg: Positive = 500.0
     interval: PositiveInt = 4
+    upright: bool = Field(
+        False, description="never mirrored, turned by 10 degrees at most: for things whose sides differ, as organs do"
+    )
 
 
 class GanOptimiser(Section):

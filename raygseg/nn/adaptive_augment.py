@@ -15,6 +15,7 @@ from torch import Tensor
 
 from raygseg.nn.wavelet_resampling import SUPPORT, double, halve
 
+UPRIGHT_TURN = math.pi / 18  # largest rotation, to either side, of pictures that stay upright
 LUMA = (1.0 / math.sqrt(3.0), 1.0 / math.sqrt(3.0), 1.0 / math.sqrt(3.0))
 
 
@@ -66,25 +67,32 @@ class _Draw:
         return torch.where(self.uniform() < p, value, torch.full_like(value, neutral))
 
 
-def draw_geometry(count: int, size: int, p: float, rng: torch.Generator) -> Tensor:
-    """Compose the inverse geometry [N, 3, 3] of blit and geometric transforms, in the spec's order."""
+def draw_geometry(count: int, size: int, p: float, rng: torch.Generator, upright: bool = False) -> Tensor:
+    """Compose the inverse geometry [N, 3, 3] of blit and geometric transforms, in the spec's order.
+
+    `upright` leaves out mirroring and quarter turns and turns by 10 degrees at most: without it the two sides of
+    things trade places in 23 % of the pictures at p = 0.2, in 45 % at 0.5, and a generator of few pictures may settle
+    on the wrong one. Everything else is drawn as without it.
+    """
     draw = _Draw(count, rng)
     g = _eye(count, 3)
     flip = draw.gate((draw.uniform() * 2).floor(), p, 0.0)
-    g = g @ _scale_inverse(1 - 2 * flip, torch.ones(count))
     quarter = draw.gate((draw.uniform() * 4).floor(), p, 0.0)
-    g = g @ _rotate_inverse(quarter * (math.pi / 2))
+    if not upright:
+        g = g @ _scale_inverse(1 - 2 * flip, torch.ones(count))
+        g = g @ _rotate_inverse(quarter * (math.pi / 2))
+    most = UPRIGHT_TURN if upright else math.pi
     tx, ty = (draw.uniform() * 2 - 1) * 0.125, (draw.uniform() * 2 - 1) * 0.125
     active = draw.uniform() < p
     g = g @ _translate_inverse(*((torch.where(active, t, 0.0) * size).round() for t in (tx, ty)))
     scale = draw.gate(torch.exp2(draw.normal() * 0.2), p, 1.0)
     g = g @ _scale_inverse(scale, scale)
     p_rotate = 1 - math.sqrt(max(0.0, 1 - p))  # P(before or after) = p
-    theta = draw.gate((draw.uniform() * 2 - 1) * math.pi, p_rotate, 0.0)
+    theta = draw.gate((draw.uniform() * 2 - 1) * most, p_rotate, 0.0)
     g = g @ _rotate_inverse(theta)
     stretch = draw.gate(torch.exp2(draw.normal() * 0.2), p, 1.0)
     g = g @ _scale_inverse(stretch, 1 / stretch)
-    theta = draw.gate((draw.uniform() * 2 - 1) * math.pi, p_rotate, 0.0)
+    theta = draw.gate((draw.uniform() * 2 - 1) * most, p_rotate, 0.0)
     g = g @ _rotate_inverse(theta)
     tx, ty = draw.normal() * 0.125, draw.normal() * 0.125
     active = draw.uniform() < p
@@ -126,9 +134,9 @@ def _rotate_about_luma(theta: Tensor) -> Tensor:
     return matrix
 
 
-def draw_transforms(count: int, size: int, p: float, rng: torch.Generator) -> Transforms:
+def draw_transforms(count: int, size: int, p: float, rng: torch.Generator, upright: bool = False) -> Transforms:
     """Parameters for `count` pictures of `size` pixels, each transform active with probability p."""
-    return Transforms(draw_geometry(count, size, p, rng), draw_colour(count, p, rng))
+    return Transforms(draw_geometry(count, size, p, rng, upright), draw_colour(count, p, rng))
 
 
 def _margins(inverse: Tensor, height: int, width: int) -> list[int]:
@@ -185,16 +193,16 @@ def apply_colour(images: Tensor, colour: Tensor) -> Tensor:
     return flat.reshape(n, channels, height, width)
 
 
-def augment(images: Tensor, p: float, rng: torch.Generator) -> Tensor:
+def augment(images: Tensor, p: float, rng: torch.Generator, upright: bool = False) -> Tensor:
     """Draw and apply everything to [N, 1 or 3, H, W]; the identity at p = 0."""
     if p <= 0:
         return images
-    transforms = draw_transforms(images.shape[0], images.shape[3], p, rng)
+    transforms = draw_transforms(images.shape[0], images.shape[3], p, rng, upright)
     return apply_colour(apply_geometry(images, transforms.inverse_geometry), transforms.colour)
 
 
 def augment_pairs(
-    images: Tensor, maps: Tensor, p: float, rng: torch.Generator, outside: Tensor
+    images: Tensor, maps: Tensor, p: float, rng: torch.Generator, outside: Tensor, upright: bool = False
 ) -> tuple[Tensor, Tensor]:
     """As `augment`, with the same geometry for the maps [N, C, H, W] of the pictures and no colour (spec B11-8).
 
@@ -203,7 +211,7 @@ def augment_pairs(
     """
     if p <= 0:
         return images, maps
-    transforms = draw_transforms(images.shape[0], images.shape[3], p, rng)
+    transforms = draw_transforms(images.shape[0], images.shape[3], p, rng, upright)
     layers = torch.cat([images, maps - outside], dim=1)  # beyond the padding the warp puts zeros
     warped = apply_geometry(layers, transforms.inverse_geometry)
     pictures, moved = warped.split([images.shape[1], maps.shape[1]], dim=1)

@@ -147,8 +147,8 @@ class SemanticGANRecipe(StyleGAN2Recipe):
         return maps if self.codec.labels.void is None else maps * self.codec.known(batch.data["labels"])
 
     def _judge_pairs(self, images: Tensor, maps: Tensor, draws: Draws, purpose: str) -> list[Judgement]:
-        rng = draws.rng(f"{purpose}/augment")
-        images, maps = augment_pairs(images, maps, self.label_controller.p, rng, self.outside)
+        rng, upright = draws.rng(f"{purpose}/augment"), self.config.label_augment.upright
+        images, maps = augment_pairs(images, maps, self.label_controller.p, rng, self.outside, upright)
         judgements: list[Judgement] = self.label_discriminator(images, maps)
         return judgements
 

@@ -208,7 +208,7 @@ class StyleGAN2Recipe:
         return [self._normal((count, 1, *shape), rng) for shape in self.generator.synthesis.noise_shapes()]
 
     def _judge(self, images: Tensor, draws: Draws, purpose: str, dtype: torch.dtype) -> Tensor:
-        seen = augment(images, self.controller.p, draws.rng(f"{purpose}/augment"))
+        seen = augment(images, self.controller.p, draws.rng(f"{purpose}/augment"), self.config.augment.upright)
         logits: Tensor = self.discriminator(seen, dtype)
         return logits
 

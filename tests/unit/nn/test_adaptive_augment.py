@@ -79,6 +79,19 @@ def test_share_of_rotated_pictures_is_p(p: float) -> None:
     assert float(mixed.float().mean()) == pytest.approx(p, abs=0.015)
 
 
+def test_upright_pictures_keep_their_sides_and_all_else() -> None:
+    free, upright = (draw_geometry(20000, 32, 0.5, rng(6), kept) for kept in (False, True))
+    # Where a point on the right of the picture is read from: on the left, its side has been exchanged.
+    right = torch.tensor([1.0, 0.0])
+    exchanged = [float(((g[:, :2, :2] @ right)[:, 0] < 0).float().mean()) for g in (free, upright)]
+    assert exchanged[0] == pytest.approx(0.45, abs=0.02) and exchanged[1] == 0
+    turned = torch.atan2(upright[:, 1, 0], upright[:, 0, 0]).abs()
+    stretch = 2 ** (0.2 * 2 * 5)  # five standard deviations of both axes
+    assert 0 < float(turned.max()) < 2 * math.atan(stretch * math.tan(math.pi / 18))
+    both = (g[:, :2, :2].det().abs() for g in (free, upright))
+    assert torch.allclose(*both, rtol=1e-4)  # the same scales, from the same draws
+
+
 def test_scale_and_brightness_follow_their_laws() -> None:
     colour = draw_colour(20000, 1.0, rng(3))
     contrast = colour[:, :3, :3].det().abs()

@@ -92,3 +92,30 @@ def test_generated_pairs_are_augmented_as_real_ones_are(phase: str, monkeypatch:
     # two micro-batches; Gmain judges generated pairs, Dmain generated and real ones
     assert len(seen) == (2 if phase == "Gmain" else 4)
     assert all(p == 0.9 and not same for p, same in seen)
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_both_discriminators_see_upright_pictures_where_asked(upright: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    import raygseg.nn.adaptive_augment as module
+    from raygseg.engine.loop import Trainer
+
+    draw, seen = module.draw_geometry, []
+
+    def watched(*arguments: Any) -> torch.Tensor:
+        seen.append(arguments[-1])
+        return draw(*arguments)
+
+    monkeypatch.setattr(module, "draw_geometry", watched)
+    always = {"mode": "fixed", "p": 0.9, "upright": upright}
+    other = {**always, "upright": False}
+    for sections, expected in (
+        ({"augment": always, "label_augment": other}, [upright, False]),
+        ({"augment": other, "label_augment": always}, [False, upright]),
+    ):
+        seen.clear()
+        recipe, stream = made(**sections, loss={"r1_interval": 100, "path_weight": 0, "feature_matching": "none"})
+        recipe.phases[:] = [p for p in recipe.phases if p.name == "Gmain"]
+        trainer = Trainer(recipe, stream)
+        trainer.step()
+        trainer.close()
+        assert sorted(set(seen)) == sorted(set(expected)) and len(seen) == 4
