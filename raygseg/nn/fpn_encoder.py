@@ -24,6 +24,7 @@ Heads = Literal["separate", "shared"]
 EXPANSION = 4  # channels of a bottleneck's output over those inside
 COARSE, MIDDLE = 3, 4  # codes read from p4 and from p3; the others come from p2
 GROUPS = 32
+FIRST_SPREAD = 0.1  # of the heads before training: codes begin near the mean
 
 
 def normalisation(kind: Norm, channels: int) -> nn.Module:
@@ -169,8 +170,24 @@ class FPNEncoder(nn.Module):
         stems = [s for s, n in zip(sides, self.counts, strict=True) for _ in range(n if heads == "separate" else 1)]
         self.stems = nn.ModuleList(halvings(channels, side) for side in stems)
         self.linear = nn.ModuleList(EqualLinear(channels, w_dim) for _ in range(num_ws))
+        self._initialise()
         self.register_buffer("mean", torch.zeros(w_dim))
         self.register_buffer("std", torch.ones(w_dim))
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Convolutions without a norm after them keep the size of what they are given (He's initialisation).
+
+        torch's own makes each of them shrink it to a half or less; after a pyramid and three to five halvings codes
+        differ by 0.4 % of their spread between pictures, and it takes some thousand steps until the heads see any.
+        """
+        for module in [*self.pyramid.modules(), *self.stems.modules()]:
+            if isinstance(module, nn.Conv2d):
+                kind = "leaky_relu" if module.stride[0] > 1 else "linear"
+                nn.init.kaiming_normal_(module.weight, 0.01, nonlinearity=kind)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        for parameter in self.linear.parameters():
+            parameter.mul_(FIRST_SPREAD)
 
     def start_from(self, mean: Tensor, std: Tensor) -> None:
         """Let the heads learn what differs from the mean w, in units of its spread; both [w_dim]."""

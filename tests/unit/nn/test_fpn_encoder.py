@@ -100,3 +100,14 @@ def test_codes_start_from_the_generators_mean() -> None:
     encoder.start_from(mean, std)
     torch.testing.assert_close(encoder(images), mean + 2 * plain)
     assert {"mean", "std"} <= encoder.state_dict().keys()
+
+
+@pytest.mark.parametrize(("resolution", "stem_stride"), [(32, 1), (64, 2), (256, 4)])
+def test_an_untrained_encoder_tells_pictures_apart(resolution: int, stem_stride: int) -> None:
+    """Codes of different pictures differ by a few hundredths of their spread, not by thousandths."""
+    encoder = small(resolution, width=16, channels=32, stem_stride=stem_stride, heads="shared", w_dim=64)
+    pictures = torch.rand(16, 3, 4, 4, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.no_grad():
+        codes = encoder(nn.functional.interpolate(pictures, (resolution, resolution), mode="bilinear"))
+    apart = codes.std(0).mean(1)  # by code: a level of the pyramid each
+    assert float(apart.min()) > 0.01 and float(apart.max()) < 0.3
