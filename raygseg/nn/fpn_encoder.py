@@ -183,8 +183,7 @@ class FPNEncoder(nn.Module):
         """
         for module in [*self.pyramid.modules(), *self.stems.modules()]:
             if isinstance(module, nn.Conv2d):
-                kind = "leaky_relu" if module.stride[0] > 1 else "linear"
-                nn.init.kaiming_normal_(module.weight, 0.01, nonlinearity=kind)
+                nn.init.kaiming_normal_(module.weight, 0.01 if module.stride[0] > 1 else 1.0)  # slope after it; 1: none
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
         for parameter in self.linear.parameters():
             parameter.mul_(FIRST_SPREAD)
