@@ -205,14 +205,16 @@ class Draw:
         return made
 
     def scores(self) -> dict[str, Cell]:
-        """A cell each arm and test set, and a sheet of overlays each test set."""
+        """A cell each arm and test set, and for the first draw a sheet of overlays each test set."""
         bundles, found = self.trained(), {}
         for test in self.trial.study.tests:
             for arm in ARMS:
                 label = f"{arm} {test}"
                 where = f"{self.name}-{label.replace(' ', '-')}"
                 found[label] = self.trial.cells.kept(where, partial(self._score, arm, test, bundles[arm], where))
-            self.trial.cells.kept(f"{self.name}-sheet-{test.replace(' ', '-')}", partial(self._sheet, test, bundles))
+            if self.draw == 0:
+                sheet = f"{self.name}-sheet-{test.replace(' ', '-')}"
+                self.trial.cells.kept(sheet, partial(self._sheet, test, bundles))
         return found
 
     def _score(self, arm: str, test: str, bundle: str, where: str) -> Cell:

@@ -31,7 +31,11 @@ class Study:
     direct: tuple[str, ...] = ()
 
 
-_FINER = ("encoder.width=16", "encoder.channels=128", "encoder.stem_stride=2")
+# Batches of 4: at the same number of pictures, thrice the progress of batches of 16 in runs as short as these.
+_FINER = (
+    "encoder.width=16", "encoder.channels=128", "encoder.stem_stride=2",
+    "schedule.batch_size=4", "schedule.micro_batch=4", "optimiser.precision=bf16",
+)  # fmt: skip
 _TOY = "toy://{style}?count=200&seed=99&size=32"
 # Microscopes and X-ray machines use a part of the range, each its own.
 _NUCLEI, _CHEST = (f"{DATA}{name}?split={{}}&contrast=stretch" for name in ("nuclei", "chest_xray"))
