@@ -67,6 +67,7 @@ def run(
     in_process: bool = True,
     threads: int = 1,
     bootstrap: int = 1000,
+    encoder_precision: str = "fp32",
 ) -> dict[str, Any]:
     """Score every arm on every fold; writes OUTPUT/table.md and table.json beside the cells.
 
@@ -79,6 +80,7 @@ def run(
         folds, episodes, runs, resolution: in place of the scale's.
         weak_fold: fold of the rows with scribbles, boxes and points; -1: none. weak_arm: whose.
         in_process: here, one picture after the other; else by Ray actors (0: one a CPU or GPU).
+        encoder_precision: fp32, or bf16 at half the time of the features where the CPU has it.
 
     Raises:
         ConfigError: an unknown scale, protocol or arm. MissingEnvironmentError: no data or weights.
@@ -106,6 +108,7 @@ def run(
         "protocol": named_protocol(protocol),
         "actors": actors,
         "bootstrap": bootstrap,
+        "encoder_precision": encoder_precision,
         "runtime": {"in_process": in_process},
     }
     cells = list(_cells(bundles, tuple(folds) or every, weak_fold, weak_arm))

@@ -43,6 +43,7 @@ def run(
     runs: int = 0,
     in_process: bool = True,
     actors: int = 0,
+    encoder_precision: str = "fp32",
 ) -> dict[str, Any]:
     """Train and score; what `fewshot` returns, over all folds that were asked for.
 
@@ -54,7 +55,7 @@ def run(
         resolution: side in px of the square that pictures are squashed to; 0: the scale's.
         workers: Ray Train workers; 0: in this process. seed: of the trainings.
         overrides: of the trainings' configuration, `key=value`.
-        episodes, runs, in_process, actors: of the scoring, as of `fewshot`.
+        episodes, runs, in_process, actors, encoder_precision: of the scoring, as of `fewshot`.
     """
     place = data_folder(data, source)
     weights = data_folder(data, "weights") / "weights" / FILES["vgg16"]
@@ -72,6 +73,7 @@ def run(
             output=str(study.output), data=str(place), source=source, scale=scale, arms=bundles,
             folds=tuple(folds[:count]), resolution=study.resolution, episodes=episodes, runs=runs,
             in_process=in_process, actors=actors, weak_fold=weak, weak_arm="aligned",
+            encoder_precision=encoder_precision,
         )  # fmt: skip
     return found
 

@@ -108,6 +108,7 @@ def load_network(config: EpisodesConfig, device: str = "cpu") -> PrototypeNetwor
         network = pretrained_network("vgg16", config.weights).to(device)
     if config.self_prototypes is not None:
         network.self_prototypes = config.self_prototypes
+    network.encoder.precision = config.encoder_precision
     return network
 
 
@@ -162,6 +163,9 @@ def protocol_in_words(config: EpisodesConfig, trained: Mapping[str, Any]) -> str
 def network_digest(network: PrototypeNetwork) -> str:
     """16 digits over the weights and what is done with them."""
     digest = hashlib.sha256(json.dumps(getattr(network, "build", {}), sort_keys=True).encode())
+    precision = getattr(getattr(network, "encoder", None), "precision", "fp32")
+    if precision != "fp32":
+        digest.update(precision.encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

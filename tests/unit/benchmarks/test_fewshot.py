@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from raygseg.benchmarks import episodes as cache_benchmark
 from raygseg.benchmarks import fewshot
 from raygseg.config.episodes import EpisodesConfig
 from raygseg.errors import ConfigError
-from raygseg.pipelines.episodes import check_novel, load_network, protocol_in_words, score_episodes
+from raygseg.pipelines.episodes import check_novel, load_network, network_digest, protocol_in_words, score_episodes
 from tests.unit.data.episodes.sets import Blocks, blocks
 from tests.unit.tiny_prototypes import TinyPrototypes
 
@@ -117,6 +119,23 @@ def test_the_second_pass_may_be_asked_of_any_network(monkeypatch: pytest.MonkeyP
     told: dict[str, Any] = {"name": "few", "data": "few"}
     assert not load_network(EpisodesConfig(**told)).self_prototypes
     assert load_network(EpisodesConfig(**told, self_prototypes=True)).self_prototypes
+
+
+def test_bf16_features_are_another_networks_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    import raygseg.methods.panet.network as networks
+
+    seed = torch.Generator().manual_seed(0)
+    blank = networks.blank_network("vgg16").eval()
+    monkeypatch.setattr(networks, "pretrained_network", lambda encoder, weights: copy.deepcopy(blank))
+    told: dict[str, Any] = {"name": "few", "data": "few"}
+    exact = load_network(EpisodesConfig(**told))
+    fast = load_network(EpisodesConfig(**told, encoder_precision="bf16"))
+    assert network_digest(exact) == network_digest(blank) != network_digest(fast)
+    picture = torch.rand(1, 3, 33, 33, generator=seed) * 2 - 1
+    with torch.no_grad():
+        maps = [network.features(picture) for network in (exact, fast)]
+    assert maps[1].dtype == torch.float32 and not torch.equal(*maps)
+    assert float(torch.cosine_similarity(*maps, dim=1).min()) > 0.99
 
 
 def test_the_cache_benchmark_says_what_it_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
