@@ -99,6 +99,7 @@ class Settings:
     pictures: int
     workers: int
     features: str
+    device: str = "cpu"  # of the scoring
 
 
 @dataclass
@@ -160,6 +161,21 @@ class Trial:
     def test(self, name: str) -> LabelledSet:
         return open_labelled(self.source(self.study.tests[name]), None, limit=self.settings.pictures)
 
+    def scored(self, where: str, test: str, bundle: str, segmenter: Segmenter) -> Cell:
+        """Figures of a segmenter on a test set, with a report in the folder `where`."""
+        from raygseg.pipelines.evaluate import evaluate
+
+        overrides = [
+            f"name={where}", f"model={bundle}", f"data={self.source(self.study.tests[test])}", "batch_size=16",
+            f"output={self.output / 'evaluations' / where}",
+            f"runtime.tracking_uri=sqlite:///{self.output / 'mlflow.db'}",
+        ]  # fmt: skip
+        config = load_config(CONFIGS / "toy" / "evaluate.yaml", overrides)
+        assert isinstance(config, EvaluateConfig)
+        result = evaluate(config, segmenter, self.test(test))
+        figures = {name: result.metrics[name] for name in FIGURES}
+        return {**figures, "iou": result.iou, "never_predicted": result.never_predicted, "pictures": result.pictures}
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -197,7 +213,8 @@ class Draw:
         from raygseg.methods.semanticgan.segmenter import EmbeddingSegmenter
         from raygseg.pipelines.kinds import load_segmenter
 
-        made, settings = load_segmenter(bundle), self.trial.settings
+        settings = self.trial.settings
+        made = load_segmenter(bundle, device=settings.device)
         inner = getattr(made, "inner", made)
         if isinstance(inner, EmbeddingSegmenter):
             steps = 0 if arm == "encoder" else settings.steps
@@ -218,19 +235,7 @@ class Draw:
         return found
 
     def _score(self, arm: str, test: str, bundle: str, where: str) -> Cell:
-        from raygseg.pipelines.evaluate import evaluate
-
-        trial = self.trial
-        overrides = [
-            f"name={where}", f"model={bundle}", f"data={trial.source(trial.study.tests[test])}", "batch_size=16",
-            f"output={trial.output / 'evaluations' / where}",
-            f"runtime.tracking_uri=sqlite:///{trial.output / 'mlflow.db'}",
-        ]  # fmt: skip
-        config = load_config(CONFIGS / "toy" / "evaluate.yaml", overrides)
-        assert isinstance(config, EvaluateConfig)
-        result = evaluate(config, self.segmenter(arm, bundle), trial.test(test))
-        figures = {name: result.metrics[name] for name in FIGURES}
-        return {**figures, "iou": result.iou, "never_predicted": result.never_predicted, "pictures": result.pictures}
+        return self.trial.scored(where, test, bundle, self.segmenter(arm, bundle))
 
     def _sheet(self, test: str, bundles: Mapping[str, str]) -> Cell:
         """Pictures, truth and every arm's answer, a row a picture."""

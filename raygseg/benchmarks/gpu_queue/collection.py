@@ -16,7 +16,11 @@ from raygseg.engine.checkpoint import PREFIX, checkpoint_nimg, read_checkpoint
 from raygseg.errors import DataError
 from raygseg.pipelines.trainables import make_bundle
 
-PICTURES = {"cars-128": "$RAYGSEG_DATA/cars/unlabelled", "toy-generator": "toy://default?count=5000&start=50000"}
+PICTURES = {
+    "cars-128": "$RAYGSEG_DATA/cars/unlabelled",
+    "toy-generator": "toy://default?count=5000&start=50000",
+    "nuclei-generator": "'$RAYGSEG_DATA/nuclei?split=in_domain/train&contrast=stretch'",
+}
 
 
 def collect(output: Path, travels: Path, keep: Path, scale: str = "full") -> list[str]:

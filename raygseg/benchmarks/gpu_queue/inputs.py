@@ -15,49 +15,74 @@ from pathlib import Path
 from PIL import Image
 
 from raygseg.benchmarks.gpu_queue import parcels, records, wheels
-from raygseg.benchmarks.gpu_queue.items import CARS_ZIP, PEERS, Item
+from raygseg.benchmarks.gpu_queue.items import CARS_ZIP, FEWSHOT_ZIP, NUCLEI_ZIP, PEERS, VGG16, Item
 from raygseg.benchmarks.gpu_queue.lease import ABOUT
 from raygseg.benchmarks.gpu_queue.records import RESULTS
 from raygseg.benchmarks.gpu_queue.trained import STATE
 from raygseg.benchmarks.support import peers
 from raygseg.engine.checkpoint import PREFIX
 from raygseg.errors import DataError, MissingEnvironmentError
+from raygseg.nn.backbones.catalogue import FILES
 
 LIMIT = 62 << 20  # bytes that may travel: working tree and folder together
 CARS_BYTES = 23 << 20
+FEWSHOT_BYTES = 19 << 20  # of its pictures; its masks are 5 MiB more, the VGG-16 weights beside them 28
 QUALITIES = (95, 90, 85, 80, 77, 75, 72, 70, 65, 60, 50)  # of WebP, best first
 SAMPLE = 60  # pictures from which a quality's size is guessed
 SOURCE_SUFFIXES = {".py", ".cpp", ".cu", ".h", ".txt"}  # of public code; the last is its licence
 
 
 def prepare(items: Sequence[Item], travels: Path, keep: Path, python: str = wheels.PYTHON) -> list[str]:
-    """Put into `travels` what these items need and nothing else; notes on what could not be had.
+    """Put into `travels` what these items need and nothing else; notes on what could not be had or does not fit.
 
     Raises:
         MissingEnvironmentError: the wheels cannot be downloaded.
-        DataError: more than LIMIT would travel.
+        DataError: more than LIMIT would travel for the first item alone.
     """
     notes = []
     wheels.fetch(travels / wheels.WHEELS, python)
-    needed = {need for item in items for need in item.needs}
-    for need, fill in ((CARS_ZIP, _cars), (PEERS, _peers)):
-        if need not in needed:
-            _remove(travels / need)
-            continue
+    refresh_records(travels, keep)
+    taken: list[Item] = []
+    for item in items:
+        # What is there from earlier counts only if somebody needs it.
+        _only(travels, [*taken, item])
+        notes += _filled(item, travels, keep)
         try:
-            fill(travels / need)
+            check_size(travels)
+        except DataError:
+            if not taken:
+                raise
+            notes.append(f"{item.name}: does not fit beside the others; `prepare {item.name}` takes it alone")
+            _only(travels, taken)
+            continue
+        taken.append(item)
+    (travels / ABOUT).write_text(json.dumps({"commit": commit(), "items": sorted(item.name for item in taken)}))
+    return notes
+
+
+def _filled(item: Item, travels: Path, keep: Path) -> list[str]:
+    """Put what one item needs into `travels`."""
+    notes = []
+    for need in item.needs:
+        try:
+            FILLS[need](travels / need)
         except MissingEnvironmentError as error:
             notes.append(f"{need}: {error.message}")
-    names = {item.name for item in items}
-    for old in (travels / STATE).glob("*.zip"):
-        if old.stem not in names:
-            old.unlink()
-    for name in sorted(names):
+    for name in filter(None, (item.name, item.follows)):
         pack_state(keep / name, travels / STATE / f"{name}.zip")
-    refresh_records(travels, keep)
-    (travels / ABOUT).write_text(json.dumps({"commit": commit(), "items": sorted(names)}))
-    check_size(travels)
     return notes
+
+
+def _only(travels: Path, items: Sequence[Item]) -> None:
+    """Remove what none of these needs."""
+    needed = {need for item in items for need in item.needs}
+    for need in FILLS:
+        if need not in needed:
+            _remove(travels / need)
+    states = {name for item in items for name in (item.name, item.follows)}
+    for old in (travels / STATE).glob("*.zip"):
+        if old.stem not in states:
+            old.unlink()
 
 
 def refresh_records(travels: Path, keep: Path) -> None:
@@ -111,19 +136,55 @@ def _remove(path: Path) -> None:
 # --- pictures --------------------------------------------------------------------------------------
 
 
-def _cars(target: Path) -> None:
-    """The unlabelled cars of RAYGSEG_DATA at 128 px as WebP in one zip file, of the best quality that fits."""
+def _data(*parts: str) -> Path:
+    """A folder or file of RAYGSEG_DATA."""
     root = os.environ.get("RAYGSEG_DATA", "")
-    folder = Path(root, "cars", "unlabelled")
+    place = Path(root, *parts)
+    if not root or not place.exists():
+        raise MissingEnvironmentError(f"RAYGSEG_DATA names no folder with {'/'.join(parts)}", "set it")
+    return place
+
+
+def _cars(target: Path) -> None:
+    """The unlabelled cars at 128 px as WebP in one zip file, of the best quality that fits."""
+    if not target.is_file():
+        compress(sorted(_data("cars", "unlabelled").glob("*.jpg")), target, CARS_BYTES)
+
+
+def _nuclei(target: Path) -> None:
+    """The set as it is."""
+    if not target.is_file():
+        folder = _data("nuclei")
+        parcels.zip_files(target, folder.parent, parcels.files_below(folder))
+
+
+def _fewshot(target: Path) -> None:
+    """The index with the pictures and masks that it names; pictures as WebP, under their own names."""
     if target.is_file():
         return
-    if not root or not folder.is_dir():
-        raise MissingEnvironmentError("RAYGSEG_DATA names no folder with cars/unlabelled", "set it")
-    compress(sorted(folder.glob("*.jpg")), target, CARS_BYTES)
+    index = _data("fewshot", "index.json")
+    root = index.parent.parent
+    rows = [row for rows in json.loads(index.read_text())["classes"].values() for row in rows]
+    pictures, masks = ({root / row[kind] for row in rows} for kind in ("image", "mask"))
+    partial = target.with_name(f".{target.name}.partial")
+    compress(sorted(pictures), partial, FEWSHOT_BYTES, root)
+    with zipfile.ZipFile(partial, "a", zipfile.ZIP_DEFLATED) as archive:
+        for file in [*sorted(masks), *parcels.files_below(index.parent)]:
+            archive.write(file, file.relative_to(root).as_posix())
+    partial.replace(target)
 
 
-def compress(files: Sequence[Path], target: Path, limit: int) -> int:
-    """Write the pictures into a zip file below `limit` bytes, by their names; the quality that was chosen.
+def _vgg16(target: Path) -> None:
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(_data("weights", FILES["vgg16"]), target)
+
+
+def compress(files: Sequence[Path], target: Path, limit: int, root: Path | None = None) -> int:
+    """Write the pictures into a zip file below `limit` bytes; the quality that was chosen.
+
+    Args:
+        root: name them by their places below it; None: by their own names, with the suffix of what they are now.
 
     Raises DataError if no quality is low enough.
     """
@@ -136,7 +197,8 @@ def compress(files: Sequence[Path], target: Path, limit: int) -> int:
         temporary = target.with_name(f".{target.name}.tmp")
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             for file in files:
-                archive.writestr(f"{file.stem}.webp", _webp(file, quality))
+                name = f"{file.stem}.webp" if root is None else file.relative_to(root).as_posix()
+                archive.writestr(name, _webp(file, quality))
             archive.comment = f"WebP, quality {quality}".encode()
         if temporary.stat().st_size <= limit:
             temporary.replace(target)
@@ -164,3 +226,6 @@ def _peers(target: Path) -> None:
             place = target / source.name / file.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, place)
+
+
+FILLS = {CARS_ZIP: _cars, NUCLEI_ZIP: _nuclei, FEWSHOT_ZIP: _fewshot, VGG16: _vgg16, PEERS: _peers}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from raygseg.benchmarks.gpu_queue.lease import Lease
 
 CARS_ZIP, PEERS = "inputs/cars-128.zip", "peers"
+NUCLEI_ZIP, FEWSHOT_ZIP, VGG16 = "inputs/nuclei.zip", "inputs/fewshot.zip", "inputs/vgg16.safetensors"
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Item:
         minutes: on one H100-class GPU, in all; longer than a command may last means over several.
         needs: files or folders below .gpu/ without which it is passed over.
         returns: what comes back besides lines in results.jsonl.
+        follows: item whose newest state comes along too.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Item:
     minutes: int
     needs: tuple[str, ...] = ()
     returns: str = "figures"
+    follows: str = ""
 
     def run(self, lease: Lease) -> bool:
         module = importlib.import_module(f"{__package__}.{self.module}")
@@ -47,6 +50,12 @@ ITEMS = (
          "grids, the training state, the generator"),
     Item("toy-generator", "trained", "the network of configs/toy/gan.yaml to 2,000 kimg", 20, (),
          "grids, the training state, the generator"),
+    Item("nuclei-generator", "trained", "the network of configs/joint-gan/nuclei-pictures.yaml to 500 kimg", 12,
+         (NUCLEI_ZIP,), "grids, the training state, the generator"),
+    Item("nuclei-labels", "few_labels", "SemanticGAN on nuclei from that generator: 10 labels x 3, 50 x 1", 35,
+         (NUCLEI_ZIP, VGG16), "figures, sheets", "nuclei-generator"),
+    Item("panet-folds", "folds", "PANet on the four folds of few-shot classes, 12,000 episodes a training", 60,
+         (FEWSHOT_ZIP, VGG16)),
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Items cars-128 and toy-generator: generators trained over as many leases as it takes.
+"""Items cars-128, toy-generator and nuclei-generator: generators trained over as many leases as it takes.
 
 work/ITEM/checkpoint-NIMG           as `engine.local` leaves them; the newest also comes in .gpu/state/ITEM.zip
 work/return/ITEM/checkpoint-NIMG    goes back, with Adam's first moments written as zeros: they pack to nothing
@@ -22,7 +22,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from raygseg.benchmarks.gpu_queue.items import CARS_ZIP
+from raygseg.benchmarks.gpu_queue.items import CARS_ZIP, NUCLEI_ZIP
 from raygseg.benchmarks.gpu_queue.lease import Lease
 from raygseg.benchmarks.gpu_queue.resident import ResidentStream, toy_array
 from raygseg.benchmarks.support.peers import REPOSITORY
@@ -53,6 +53,11 @@ CARS: Values = {
 }
 # What differs from configs/toy/gan.yaml: larger steps, for a chip that small ones leave idle, and more of them.
 TOY: Values = {"schedule": {"total_kimg": 2000, "batch_size": 64, "micro_batch": 64}, "runtime": CARS["runtime"]}
+NUCLEI: Values = {
+    "data": {"source": "nuclei?split=in_domain/train&contrast=stretch"},
+    "schedule": {"total_kimg": 500, "batch_size": 32, "micro_batch": 32},
+    "runtime": CARS["runtime"],
+}
 TINY: Values = {
     "schedule": {"total_kimg": 0.064, "batch_size": 8, "micro_batch": 8},
     "generator": {"z_dim": 16, "w_dim": 16, "mapping_layers": 2, "channel_base": 64, "channel_max": 8},
@@ -81,6 +86,8 @@ def settings(item: str, scale: str = "full") -> Values:
         values = copy.deepcopy(CARS)
     elif item == "toy-generator":
         values = _over(yaml.safe_load((REPOSITORY / "configs/toy/gan.yaml").read_text()), TOY)
+    elif item == "nuclei-generator":
+        values = _over(yaml.safe_load((REPOSITORY / "configs/joint-gan/nuclei-pictures.yaml").read_text()), NUCLEI)
     else:
         raise ConfigError(f"'{item}' is not an item that trains", "see `list`")
     if scale == "tiny":
@@ -110,10 +117,12 @@ def data_stream(item: str, lease: Lease, config: GanConfig) -> Stream:
         array = _kept(lease.work / "toy.npy", lambda: toy_array(data.source, data.resolution))
         return ResidentStream(open_pictures(data.source, data.resolution), array, config.seed, data.flip, lease.device)
     with tempfile.TemporaryDirectory() as place:
-        with zipfile.ZipFile(lease.travels / CARS_ZIP) as archive:
+        cars = item == "cars-128"
+        with zipfile.ZipFile(lease.travels / (CARS_ZIP if cars else NUCLEI_ZIP)) as archive:
             archive.extractall(place)
             made_as = archive.comment.decode()
-        pictures = open_pictures(place, data.resolution, data.max_bad_fraction)
+        source = place if cars else f"{place}/{data.source}"
+        pictures = open_pictures(source, data.resolution, data.max_bad_fraction)
         if not lease.has(item, "pictures"):
             facts = {"count": len(pictures), "fingerprint": data_fingerprint(pictures), "made_as": made_as}
             lease.record(item, "pictures", facts)
