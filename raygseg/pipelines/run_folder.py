@@ -44,13 +44,38 @@ def claim(folder: str, config: Run) -> bool:
     return known
 
 
-def _check(record: str, folder: str, config: Run) -> None:
+def own_fingerprint(folder: str, config: Run) -> str:
+    """What the checkpoints of the run in `folder` carry: its fingerprint when it was begun.
+
+    It differs from today's where this version has keys that the one before lacked, all at their defaults here: those
+    stand for what was done before there was a key.
+    """
+    record = object_store.join(folder, RECORD)
+    if not object_store.exists(record):
+        return fingerprint(config)
+    theirs, before = _read(record)
+    return theirs if _same(before, config) else fingerprint(config)
+
+
+def _read(record: str) -> tuple[str, dict[str, Any]]:
     try:
         old: dict[str, Any] = json.loads(object_store.read_bytes(record))
-        theirs, before = old["fingerprint"], old["config"]
+        return str(old["fingerprint"]), dict(old["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{record}: not the record of a run", "delete the folder or choose another name") from error
-    if theirs == fingerprint(config):
+
+
+def _same(before: dict[str, Any], config: Run) -> bool:
+    """Whether what was told then means the same today."""
+    try:
+        return fingerprint(type(config).model_validate(before)) == fingerprint(config)
+    except ValueError:  # keys that this version no longer has, or takes otherwise
+        return False
+
+
+def _check(record: str, folder: str, config: Run) -> None:
+    theirs, before = _read(record)
+    if theirs == fingerprint(config) or _same(before, config):
         return
     changes = changed_keys(before, identity(config)) or ["(keys that this version no longer has)"]
     raise FingerprintError(
@@ -63,7 +88,7 @@ def tracking_settings(config: Run, folder: str) -> RunSettings:
     """Which run of the experiment store `folder` is."""
     return RunSettings(
         name=config.name,
-        fingerprint=fingerprint(config),
+        fingerprint=own_fingerprint(folder, config),
         tracking_uri=config.runtime.tracking_uri,
         experiment=config.runtime.experiment,
         run_dir=folder,

@@ -99,7 +99,7 @@ class Outside:
         self.hook = TrackingHook(run_folder.tracking_settings(config, folder))
         self.hook.start()
         self.watch = Watch(config, folder)
-        self.config, self.folder = config, folder
+        self.config, self.folder, self.fingerprint = config, folder, run_folder.own_fingerprint(folder, config)
         self.total = total_kimg(config)
         self.progress = progress
         self.nimg = 0
@@ -193,7 +193,7 @@ def _train_here(config: Run, folder: str, outside: Outside) -> bool:
     hooks = [_Tell(outside, training)]
     with StopRequest() as stop:
         return run_local(
-            training.recipe, training.stream, folder, config.runtime, hooks, fingerprint(config), stop,
+            training.recipe, training.stream, folder, config.runtime, hooks, outside.fingerprint, stop,
             BEST_BY.get(config.kind, ""),
         )  # fmt: skip
 
@@ -232,7 +232,7 @@ def _train_on_ray(config: Run, folder: str, outside: Outside) -> bool:
 
     validation = outside.validation()
     plain = config.model_dump(mode="json")
-    job = Job(FACTORY, plain, folder, fingerprint(config), plain["runtime"], BEST_BY.get(config.kind, ""))
+    job = Job(FACTORY, plain, folder, outside.fingerprint, plain["runtime"], BEST_BY.get(config.kind, ""))
     beside = 1 if validation is None else 1 + validation.config.validation.threads
     cluster.connect(cpus=config.runtime.workers * config.runtime.threads + beside)
     with StopRequest() as stop:  # after connecting: Ray takes SIGTERM for itself when it starts
@@ -251,7 +251,7 @@ def _now() -> str:
 
 def _finish(config: Run, folder: str, outside: Outside) -> TrainResult:
     """Bundle the last checkpoint, register the bundle."""
-    last = CheckpointFolder(folder, fingerprint=fingerprint(config)).latest()
+    last = CheckpointFolder(folder, fingerprint=outside.fingerprint).latest()
     if last is None:
         raise TrainingError(f"{folder}: no checkpoint after training", "check that runtime.output is shared storage")
     metrics = outside.metrics or {k: float(v) for k, v in last.facts.get("metrics", {}).items()}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 from collections.abc import Mapping
@@ -7,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from raygseg.bundle import read_bundle
 from raygseg.config.schema import GanConfig, SegmenterConfig
-from raygseg.engine.checkpoint import CheckpointFolder
+from raygseg.engine.checkpoint import CheckpointFolder, read_checkpoint
 from raygseg.errors import ConfigError, FingerprintError
 from raygseg.pipelines.kinds import load_generator
 from raygseg.pipelines.train import plan, train
@@ -85,6 +88,43 @@ def test_a_changed_configuration_in_the_same_place_is_refused_with_its_keys(fold
     assert "schedule.batch_size: 8 -> 4" in error.value.message and "seed: 0 -> 3" in error.value.message
     assert "micro_batch" not in error.value.message and error.value.exit_code == 2
     train(gan(folder, "changed", runtime={"tick_kimg": 1}))  # what does not decide the result may change
+
+
+def of_an_older_version(run: Path, **told: Any) -> None:
+    """Make a run one of a version that had no key augment.upright; `told` in place of what its record says."""
+    record = json.loads((run / "run.json").read_text())
+    record["config"]["augment"].pop("upright")
+    record["config"].update(told)
+    record["fingerprint"] = hashlib.sha256(json.dumps(record["config"]).encode()).hexdigest()
+    (run / "run.json").write_text(json.dumps(record))
+    for state in run.glob("checkpoint-*/state.json"):
+        known = state.read_text()
+        theirs = json.loads(known)["fingerprint"]
+        state.write_text(known.replace(theirs, record["fingerprint"]))
+
+
+def test_a_run_of_a_version_that_lacked_a_key_goes_on(folder: Path) -> None:
+    def interrupt(stage: str, done: float, total: float, facts: Mapping[str, float]) -> None:
+        if done == 0.008:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    for name in ("older", "straight"):
+        with pytest.raises(KeyboardInterrupt):
+            train(gan(folder, name), interrupt)
+    of_an_older_version(folder / "older")
+    with pytest.raises(FingerprintError) as error:  # at another value than the one that stands for before
+        train(gan(folder, "older", augment={"upright": True}))
+    assert "augment.upright: (absent) -> True" in error.value.message
+    begun: list[float] = []
+    for name in ("older", "straight"):
+        train(gan(folder, name), lambda stage, done, total, facts: begun.append(done))
+    assert begun.count(0.016) == 2 and 0 not in begun  # neither began anew
+    states = [read_checkpoint(str(folder / n / "checkpoint-000000032")).state["recipe"] for n in ("older", "straight")]
+    weights = [state["modules"]["average"] for state in states]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    of_an_older_version(folder / "straight", seed="x")  # nothing that this version understands
+    with pytest.raises(FingerprintError, match="another configuration"):
+        train(gan(folder, "straight"))
 
 
 def test_the_resolved_configuration_lies_in_the_run(folder: Path) -> None:
