@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from raygseg.benchmarks.support.cells import Progress, within
 from raygseg.benchmarks.support.data_folder import data_folder
 from raygseg.config.episodes import EpisodesConfig, named_protocol
 from raygseg.data.episodes.index import ClassIndex
@@ -68,6 +69,7 @@ def run(
     threads: int = 1,
     bootstrap: int = 1000,
     encoder_precision: str = "fp32",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Score every arm on every fold; writes OUTPUT/table.md and table.json beside the cells.
 
@@ -81,6 +83,7 @@ def run(
         weak_fold: fold of the rows with scribbles, boxes and points; -1: none. weak_arm: whose.
         in_process: here, one picture after the other; else by Ray actors (0: one a CPU or GPU).
         encoder_precision: fp32, or bf16 at half the time of the features where the CPU has it.
+        progress: called as (stage, done, total, facts).
 
     Raises:
         ConfigError: an unknown scale, protocol or arm. MissingEnvironmentError: no data or weights.
@@ -115,7 +118,7 @@ def run(
     done: dict[Cell, EpisodesResult] = {}
     for cell in cells:
         if not cell.model or Path(cell.model).is_dir():
-            done[cell] = _scored(cell, asked, index, output)
+            done[cell] = _scored(cell, asked, index, output, progress)
     table = _table(done, cells, tuple(shots), bootstrap, seed)
     Path(output, "table.md").write_text(markdown(table))
     Path(output, "table.json").write_text(json.dumps(table, indent=1) + "\n")
@@ -131,10 +134,12 @@ def _cells(bundles: Mapping[str, str], folds: Sequence[int], weak_fold: int, wea
             yield Cell(weak_arm, weak_fold, style, bundles[weak_arm].format(fold=weak_fold))
 
 
-def _scored(cell: Cell, asked: Mapping[str, Any], index: ClassIndex, output: str) -> EpisodesResult:
+def _scored(
+    cell: Cell, asked: Mapping[str, Any], index: ClassIndex, output: str, progress: Progress | None
+) -> EpisodesResult:
     told = {"name": cell.name, "model": cell.model, "fold": cell.fold, "marks": cell.marks}
     config = EpisodesConfig(**asked, **told, output=str(Path(output, "cells", cell.name)))
-    return score_episodes(config, index=index)
+    return score_episodes(config, index=index, progress=within(progress, cell.name))
 
 
 # --- the table -----------------------------------------------------------------------------------

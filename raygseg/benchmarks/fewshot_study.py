@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from raygseg.benchmarks import fewshot
-from raygseg.benchmarks.support.cells import Cell, Cells
+from raygseg.benchmarks.support.cells import Cell, Cells, Progress, within
 from raygseg.benchmarks.support.data_folder import data_folder
 from raygseg.config.loader import fingerprint, load_config
 from raygseg.config.sections import Run
@@ -44,6 +44,7 @@ def run(
     in_process: bool = True,
     actors: int = 0,
     encoder_precision: str = "fp32",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train and score; what `fewshot` returns, over all folds that were asked for.
 
@@ -56,11 +57,12 @@ def run(
         workers: Ray Train workers; 0: in this process. seed: of the trainings.
         overrides: of the trainings' configuration, `key=value`.
         episodes, runs, in_process, actors, encoder_precision: of the scoring, as of `fewshot`.
+        progress: called as (stage, done, total, facts).
     """
     place = data_folder(data, source)
     weights = data_folder(data, "weights") / "weights" / FILES["vgg16"]
     told = [f"data={place / source}", f"network.weights={weights}", f"seed={seed}", *overrides]
-    study = Study(Path(output).absolute(), resolution or fewshot.SCALES[scale][2], workers, told)
+    study = Study(Path(output).absolute(), resolution or fewshot.SCALES[scale][2], workers, told, progress)
     bundles = {arm: study.folder(arm, "{fold}") for arm in (*ARMS, MORE_SHOTS)}
     found: dict[str, Any] = {}
     for count, fold in enumerate(folds, start=1):
@@ -73,7 +75,7 @@ def run(
             output=str(study.output), data=str(place), source=source, scale=scale, arms=bundles,
             folds=tuple(folds[:count]), resolution=study.resolution, episodes=episodes, runs=runs,
             in_process=in_process, actors=actors, weak_fold=weak, weak_arm="aligned",
-            encoder_precision=encoder_precision,
+            encoder_precision=encoder_precision, progress=progress,
         )  # fmt: skip
     return found
 
@@ -81,8 +83,16 @@ def run(
 class Study:
     """The trainings of a study; see `run`."""
 
-    def __init__(self, output: Path, resolution: int, workers: int, overrides: Sequence[str]) -> None:
+    def __init__(
+        self,
+        output: Path,
+        resolution: int,
+        workers: int,
+        overrides: Sequence[str],
+        progress: Progress | None = None,
+    ) -> None:
         self.output, self.resolution, self.workers, self.overrides = output, resolution, workers, overrides
+        self.progress = progress
         self.cells = Cells(output / "trainings")
 
     def folder(self, arm: str, fold: int | str) -> str:
@@ -108,7 +118,7 @@ class Study:
     def _train(self, config: Run) -> Cell:
         from raygseg.pipelines.train import train
 
-        result = train(config)
+        result = train(config, within(self.progress, config.name))
         return {
             "bundle": result.bundle_path,
             "nimg": result.nimg,

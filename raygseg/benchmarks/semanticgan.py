@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from raygseg.benchmarks.support.cells import Cell, Cells
+from raygseg.benchmarks.support.cells import Cell, Cells, Progress, within
 from raygseg.benchmarks.support.studies import DATA, STUDIES, Study
 from raygseg.config.loader import fingerprint, load_config
 from raygseg.config.schema import EvaluateConfig
@@ -45,6 +45,7 @@ def run(
     features: str = "auto",
     pretrained: str = "",
     shots: Sequence[int] = (),
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Figures of every arm on every test set; writes table.md and sheets of overlays beside the cells.
 
@@ -59,12 +60,13 @@ def run(
         features: of the perceptual distance: auto, vgg16, efficientnet-lite0 or discriminator.
         pretrained: checkpoint of kind gan that has seen no labels, in place of the pre-training.
         shots: which numbers of labels; empty: the study's.
+        progress: called as (stage, done, total, facts).
     """
     if study not in STUDIES:
         raise ConfigError(f"study: '{study}' is not known", f"use one of {', '.join(STUDIES)}")
     told = STUDIES[study]
     settings = Settings(_data_folder(data, told), scale, steps, drift_cap, pictures, workers, features)
-    trial = Trial(told, settings, Path(output or f"runs/semanticgan-{study}").absolute())
+    trial = Trial(told, settings, Path(output or f"runs/semanticgan-{study}").absolute(), progress)
     start = pretrained or trial.pretrained()
     cells: dict[str, dict[str, Cell]] = {}
     for count in shots or told.draws:
@@ -109,6 +111,7 @@ class Trial:
     study: Study
     settings: Settings
     output: Path
+    progress: Progress | None = None
     cells: Cells = field(init=False)
 
     def __post_init__(self) -> None:
@@ -127,7 +130,7 @@ class Trial:
         from raygseg.engine.checkpoint import CheckpointFolder
         from raygseg.pipelines.train import train
 
-        result = train(config)
+        result = train(config, within(self.progress, config.name))
         last = sorted(CheckpointFolder(result.run_dir).names())[-1]
         return {
             "bundle": result.bundle_path,
@@ -172,7 +175,7 @@ class Trial:
         ]  # fmt: skip
         config = load_config(CONFIGS / "toy" / "evaluate.yaml", overrides)
         assert isinstance(config, EvaluateConfig)
-        result = evaluate(config, segmenter, self.test(test))
+        result = evaluate(config, segmenter, self.test(test), within(self.progress, where))
         figures = {name: result.metrics[name] for name in FIGURES}
         return {**figures, "iou": result.iou, "never_predicted": result.never_predicted, "pictures": result.pictures}
 

@@ -12,6 +12,16 @@ from raygseg.errors import ConfigError
 
 Cell = dict[str, Any]
 
+Progress = Callable[..., None]  # (stage, done, total, facts)
+
+
+def within(progress: Progress | None, name: str) -> Progress | None:
+    """The same, told which of many things is under way."""
+    if progress is None:
+        return None
+    tell = progress
+    return lambda stage, *rest: tell(f"{name}: {stage}", *rest)
+
 
 class Cells:
     """Named results in FOLDER/cells, one JSON file each, written whole or not at all."""

@@ -18,8 +18,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Trainings that leave a folder, and scorings, in order."""
     made = SimpleNamespace(trained=[], scored=[])
 
-    def train(config: Any) -> Any:
+    def train(config: Any, progress: Any) -> Any:
         made.trained.append(config)
+        if progress is not None:
+            progress("train", 1, 2, {})
         bundle = Path(config.runtime.output, "bundle")
         bundle.mkdir(parents=True)
         return SimpleNamespace(bundle_path=str(bundle), nimg=1, metrics={"loss": 1.0})
@@ -73,3 +75,10 @@ def test_another_plan_is_not_mixed_in(tmp_path: Path, calls: SimpleNamespace) ->
     study(tmp_path, folds=(1,), more_fold=-1)
     with pytest.raises(ConfigError, match=r"plain-1\.json was made under another plan"):
         study(tmp_path, folds=(1,), more_fold=-1, kimg=1.2)
+
+
+def test_what_is_under_way_is_told(tmp_path: Path, calls: SimpleNamespace) -> None:
+    told: list[tuple[Any, ...]] = []
+    study(tmp_path, folds=(1,), progress=lambda *words: told.append(words))
+    assert told == [(f"{arm}-1: train", 1, 2, {}) for arm in ("plain", "aligned")]
+    assert calls.scored[0]["progress"] is not None
