@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -42,6 +42,8 @@ class PanetOptimiser(Section):
 class PanetConfig(Run):
     """One phase over an endless sequence of episodes; `nimg` counts episodes."""
 
+    outside_fingerprint: ClassVar[frozenset[str]] = frozenset({"runtime", "memory_mb"})
+
     kind: Literal["panet"] = "panet"
     data: str = Field(..., description="folder with index.json, or images/ and masks/; VOC; COCO?annotations=FILE")
     fold: int = Field(0, ge=0, description="whose classes are left out, to be tested later")
@@ -57,3 +59,4 @@ class PanetConfig(Run):
     alignment: NonNegative = Field(1.0, description="weight of the prototype alignment loss (PAR); 0: without it")
     optimiser: PanetOptimiser = PanetOptimiser()
     max_bad_fraction: Fraction = 0.05
+    memory_mb: int = Field(2048, ge=0, description="most that each worker keeps of what frozen parts make of pictures")

@@ -41,6 +41,14 @@ class Encoder(Protocol):
 
     def __call__(self, images: Tensor) -> Tensor: ...
 
+    def front(self, images: Tensor, parts: int) -> Tensor:
+        """Pictures through the first `parts`."""
+        ...
+
+    def back(self, x: Tensor, parts: int) -> Tensor:
+        """What `front` gave through the rest."""
+        ...
+
 
 class PrototypeNetwork(nn.Module):
     """Segments queries by the classes of a few labelled pictures.

@@ -110,11 +110,23 @@ class ResNet50Stride8(nn.Module):
         return [self.conv1, self.layer1, self.layer2, self.layer3]
 
     def forward(self, images: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            x = (((images + 1) / 2 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-            x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
-            maps: Tensor = self.layer3(self.layer2(self.layer1(x)))
-        return maps.to(images.dtype)
+        return self.back(self.front(images, 0), 0).to(images.dtype)
+
+    def front(self, images: Tensor, parts: int) -> Tensor:
+        """The map after the first `parts` parts, as precise as it was made; 0: the picture as they see it."""
+        x = (((images + 1) / 2 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return self._through(x, 0, parts)
+
+    def back(self, x: Tensor, parts: int) -> Tensor:
+        """From what `front` gave after so many parts to the last map."""
+        return self._through(x, parts, len(self.parts))
+
+    def _through(self, x: Tensor, first: int, end: int) -> Tensor:
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            for place in range(first, end):
+                x = self.parts[place](x)
+                x = x if place else F.max_pool2d(F.relu(self.bn1(x)), 3, 2, 1)
+        return x
 
 
 def load_resnet50_stride8(path: str | Path, precision: Literal["fp32", "bf16"] = "fp32") -> ResNet50Stride8:

@@ -49,15 +49,26 @@ class VGG16Stride8(nn.Module):
         return [nn.ModuleList(self.features[name] for name in names) for names in self.plan]
 
     def forward(self, images: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            x = ((images + 1) * 127.5 - self.mean).contiguous(memory_format=torch.channels_last)
-            for block, names in enumerate(self.plan):
+        return self.back(self.front(images, 0), 0).to(images.dtype)
+
+    def front(self, images: Tensor, parts: int) -> Tensor:
+        """The map after the first `parts` parts, as precise as it was made; 0: the picture as they see it."""
+        x = ((images + 1) * 127.5 - self.mean).contiguous(memory_format=torch.channels_last)
+        return self._through(x, 0, parts)
+
+    def back(self, x: Tensor, parts: int) -> Tensor:
+        """From what `front` gave after so many parts to the last map."""
+        return self._through(x, parts, len(self.plan))
+
+    def _through(self, x: Tensor, first: int, end: int) -> Tensor:
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            for block in range(first, end):
                 x = F.max_pool2d(x, 3, POOL_STRIDES[block - 1], 1) if block else x
-                for name in names:
+                for name in self.plan[block]:
                     x = self.features[name](x)
-                    last = block == len(self.plan) - 1 and name == names[-1]
+                    last = block == len(self.plan) - 1 and name == self.plan[block][-1]
                     x = x if last else F.relu(x, inplace=True)
-        return x.to(images.dtype)
+        return x
 
 
 def load_vgg16_stride8(path: str | Path, precision: Literal["fp32", "bf16"] = "fp32") -> VGG16Stride8:

@@ -34,7 +34,13 @@ class SmallEncoder(nn.Module):
         return [self.first, self.second]
 
     def forward(self, images: Tensor) -> Tensor:
-        maps: Tensor = self.second(torch.relu(self.first(images)))
+        return self.back(self.front(images, 0), 0)
+
+    def front(self, images: Tensor, parts: int) -> Tensor:
+        return torch.relu(self.first(images)) if parts else images
+
+    def back(self, x: Tensor, parts: int) -> Tensor:
+        maps: Tensor = self.second(x if parts else self.front(x, 1))
         return maps
 
 

@@ -20,6 +20,7 @@ from raygseg.interfaces import Draws, MicroBatch
 from raygseg.methods.panet.losses import alignment_loss, segmentation_loss
 from raygseg.methods.panet.network import signed
 from raygseg.methods.panet.training import SPARE, EpisodeStream, PanetRecipe
+from raygseg.nn.tensor_cache import TensorCache
 from tests.unit.engine.two_workers import differing, train, train_together
 from tests.unit.methods.panet.few_shapes import ShapeEpisodes, configure, shapes, small_network
 
@@ -80,6 +81,28 @@ def test_the_rate_falls_in_steps() -> None:
     recipe = PanetRecipe(configure(optimiser={"lr": 1e-3, "lr_step_kimg": 10}), "cpu", small_network())
     found = [1e-3 * recipe.lr_share(nimg) for nimg in (0, 9_999, 10_000, 25_000)]
     assert found == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5])
+
+
+def test_frozen_maps_are_made_once_a_picture_and_change_nothing() -> None:
+    """With the cache, with one that holds a single map, without one: the same weights bit for bit."""
+    size, weights = 8 * 16 * 16 * 4, []
+    for memory in (1 << 20, size, 0):
+        recipe = PanetRecipe(configure(network={"frozen_parts": 1}), "cpu", small_network())
+        recipe.cache = TensorCache(memory)
+        trainer = Trainer(recipe, EpisodeStream(ShapeEpisodes()))
+        for _ in range(3):
+            trainer.step()
+        trainer.close()
+        assert recipe.cache.peak <= memory
+        weights.append(recipe.network.encoder.second.weight.detach().clone())
+    assert torch.equal(weights[0], weights[1]) and torch.equal(weights[0], weights[2])
+
+    recipe = PanetRecipe(configure(network={"frozen_parts": 1}), "cpu", small_network())
+    batch = batch_of(3)
+    first, again = (recipe.phases[0].loss(batch).loss for _ in range(2))
+    assert torch.equal(first, again) and recipe.cache.made == len(recipe.cache) == 6
+    plain = PanetRecipe(configure(), "cpu", small_network())
+    torch.testing.assert_close(first, plain.phases[0].loss(batch).loss)
 
 
 def test_frozen_parts_stay() -> None:

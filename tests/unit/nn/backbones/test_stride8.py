@@ -129,3 +129,17 @@ def test_weights_that_are_not_there_or_not_those(tmp_path: Path) -> None:
         load_vgg16_stride8(place)
     with pytest.raises(CheckpointError, match="not a ResNet-50"):
         load_resnet50_stride8(place)
+
+
+@pytest.mark.parametrize(("make", "count"), [(VGG16Stride8, 5), (ResNet50Stride8, 4)])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_front_and_back_are_the_whole(make: type[VGG16Stride8], count: int, precision: str) -> None:
+    torch.manual_seed(0)
+    network = make(precision).eval()  # type: ignore[arg-type]
+    assert len(network.parts) == count
+    images = torch.rand(2, 3, 33, 50) * 2 - 1
+    with torch.no_grad():
+        whole = network(images)
+        for parts in range(count + 1):
+            halfway = network.front(images, parts)
+            assert torch.equal(network.back(halfway, parts).to(images.dtype), whole), parts
