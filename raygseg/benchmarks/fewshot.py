@@ -21,12 +21,14 @@ from raygseg.data.episodes.index import ClassIndex
 from raygseg.data.episodes.sources import read_class_index
 from raygseg.engine.process import use_cpu
 from raygseg.errors import ConfigError
+from raygseg.methods.panet.network import FrontCache
 from raygseg.metrics.episodes import RunScores, run_difference
 from raygseg.nn.backbones.catalogue import FILES
 from raygseg.pipelines.episode_scores import EpisodesResult
 from raygseg.pipelines.episodes import score_episodes
 
 UNTRAINED = "no training"
+FRONT_BYTES = 1 << 30  # of one fold's pictures at 201 px: half of it
 WEAK = ("scribble", "box", "point")
 # episodes a run, runs, side in px, folds
 SCALES: Mapping[str, tuple[int, int, int, tuple[int, ...]]] = {
@@ -114,11 +116,12 @@ def run(
         "encoder_precision": encoder_precision,
         "runtime": {"in_process": in_process},
     }
+    fronts = FrontCache(FRONT_BYTES) if in_process else None
     cells = list(_cells(bundles, tuple(folds) or every, weak_fold, weak_arm))
     done: dict[Cell, EpisodesResult] = {}
     for cell in cells:
         if not cell.model or Path(cell.model).is_dir():
-            done[cell] = _scored(cell, asked, index, output, progress)
+            done[cell] = _scored(cell, asked, index, output, progress, fronts)
     table = _table(done, cells, tuple(shots), bootstrap, seed)
     Path(output, "table.md").write_text(markdown(table))
     Path(output, "table.json").write_text(json.dumps(table, indent=1) + "\n")
@@ -135,11 +138,16 @@ def _cells(bundles: Mapping[str, str], folds: Sequence[int], weak_fold: int, wea
 
 
 def _scored(
-    cell: Cell, asked: Mapping[str, Any], index: ClassIndex, output: str, progress: Progress | None
+    cell: Cell,
+    asked: Mapping[str, Any],
+    index: ClassIndex,
+    output: str,
+    progress: Progress | None,
+    fronts: FrontCache | None,
 ) -> EpisodesResult:
     told = {"name": cell.name, "model": cell.model, "fold": cell.fold, "marks": cell.marks}
     config = EpisodesConfig(**asked, **told, output=str(Path(output, "cells", cell.name)))
-    return score_episodes(config, index=index, progress=within(progress, cell.name))
+    return score_episodes(config, index=index, progress=within(progress, cell.name), fronts=fronts)
 
 
 # --- the table -----------------------------------------------------------------------------------

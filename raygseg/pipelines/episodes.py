@@ -31,7 +31,7 @@ from raygseg.pipelines.episode_store import EpisodeStore, ListCounts, gathered, 
 if TYPE_CHECKING:
     from raygseg.bundle import Bundle
     from raygseg.distributed.episode_worker import EpisodeAnswer, EpisodeJob, EpisodeWorker
-    from raygseg.methods.panet.network import PrototypeNetwork
+    from raygseg.methods.panet.network import FrontCache, PrototypeNetwork
 
 Progress = Callable[..., None]  # (stage, done, total, facts)
 IN_PROCESS_EPISODES = 200  # up to here starting a cluster costs more than it saves
@@ -42,6 +42,7 @@ def score_episodes(
     network: PrototypeNetwork | None = None,
     index: ClassIndex | None = None,
     progress: Progress | None = None,
+    fronts: FrontCache | None = None,
 ) -> EpisodesResult:
     """Score `config.model`, or ImageNet features without training, on a fold; what is done before is kept.
 
@@ -49,6 +50,7 @@ def score_episodes(
         network: used instead of loading `config.model`; then everything runs in this process.
         index: used instead of opening `config.data`.
         progress: called as (stage, done, total, facts) in episodes.
+        fronts: of networks that are scored one after the other in this process.
 
     Raises:
         DataError: no usable pictures, a class with too few, too many unreadable episodes.
@@ -65,6 +67,8 @@ def score_episodes(
     asked = ask(config, index)
     here = network is not None or config.runtime.in_process or _few(config)
     known = network if network is not None else load_network(config)
+    if fronts is not None:
+        known.fronts = fronts
     store = EpisodeStore(place, network_digest(known))
     began = time.perf_counter()
     counted = _counted(config, asked, store, known if here else None, progress)

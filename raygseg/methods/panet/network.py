@@ -6,7 +6,10 @@ mask: the network is in pieces, `classify` puts them together.
 
 from __future__ import annotations
 
+import hashlib
+import weakref
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -21,6 +24,7 @@ from raygseg.nn.backbones.resnet50_stride8 import ResNet50Stride8, load_resnet50
 from raygseg.nn.backbones.vgg16_stride8 import VGG16Stride8, load_vgg16_stride8
 from raygseg.nn.masked_prototypes import class_prototypes, cosine_scores, enlarge_scores, masked_average
 from raygseg.nn.stored_weights import fit_weights
+from raygseg.nn.tensor_cache import TensorCache
 
 KIND = "few-shot"
 METHOD = "panet"
@@ -50,6 +54,43 @@ class Encoder(Protocol):
         ...
 
 
+class FrontCache:
+    """What the first parts of encoders make of pictures, shared by networks that differ in the last part alone.
+
+    Only for networks that do not change any more.
+
+    Args:
+        limit: bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.maps = TensorCache(limit)
+        self._digests: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+
+    def features(self, encoder: Any, images: Tensor) -> Tensor:
+        """As `encoder(images)`, which has no gradient here."""
+        parts = len(encoder.parts) - 1
+        if encoder not in self._digests:
+            self._digests[encoder] = _digest(
+                encoder.precision, *(p for part in encoder.parts[:parts] for p in part.parameters())
+            )
+        with torch.no_grad():
+            rows = [
+                self.maps.get((self._digests[encoder], _digest("", image)), partial(encoder.front, image[None], parts))
+                for image in images
+            ]
+            maps: Tensor = encoder.back(torch.cat(rows), parts).to(images.dtype)
+        return maps
+
+
+def _digest(word: str, *tensors: Tensor) -> str:
+    digest = hashlib.blake2b(word.encode(), digest_size=16)
+    for tensor in tensors:
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 class PrototypeNetwork(nn.Module):
     """Segments queries by the classes of a few labelled pictures.
 
@@ -68,6 +109,7 @@ class PrototypeNetwork(nn.Module):
         self.name, self.scale, self.self_prototypes = name, scale or SCALES[name], self_prototypes
         self.encoder: Any = encoder
         self.align_corners = name == "resnet50"  # as the code that each was published with
+        self.fronts: FrontCache | None = None
 
     @property
     def build(self) -> dict[str, Any]:
@@ -81,7 +123,7 @@ class PrototypeNetwork(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """[N, 3, H, W] in [-1, 1] -> [N, C, h, w]; a picture's map depends on that picture only."""
-        maps: Tensor = self.encoder(images)
+        maps: Tensor = self.encoder(images) if self.fronts is None else self.fronts.features(self.encoder, images)
         return maps
 
     def pool(self, features: Tensor, masks: Tensor) -> Tensor:
