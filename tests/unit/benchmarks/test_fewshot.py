@@ -26,7 +26,7 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the cells that something was computed for; networks and data are stand-ins."""
     computed: list[str] = []
 
-    def score(config: EpisodesConfig, index: Any, progress: Any) -> Any:
+    def score(config: EpisodesConfig, index: Any, progress: Any, fronts: Any) -> Any:
         network = TinyPrototypes(seed=len(config.model))
         result = score_episodes(config, network, INDEX, progress)  # type: ignore[arg-type]
         computed.extend([config.name] * bool(network.calls))

@@ -12,7 +12,13 @@ from raygseg.bundle import Bundle
 from raygseg.data.picture_files import ClassMap, Picture
 from raygseg.errors import CheckpointError, ConfigError, DataError
 from raygseg.labels import LabelSpace
-from raygseg.methods.panet.network import PrototypeNetwork, blank_network, network_from, pretrained_network
+from raygseg.methods.panet.network import (
+    FrontCache,
+    PrototypeNetwork,
+    blank_network,
+    network_from,
+    pretrained_network,
+)
 from raygseg.methods.panet.segmenter import PrototypeSegmenter, with_support
 from raygseg.methods.panet.self_prototypes import FEWEST, adaptive_background, self_supported_scores, sure_cells
 from raygseg.nn.masked_prototypes import cosine_scores
@@ -168,3 +174,25 @@ def test_encoders_that_are_not_known_or_lack_a_file() -> None:
         blank_network("alexnet")
     with pytest.raises(ConfigError, match=r"network.weights: the ResNet-50 encoder needs a file"):
         pretrained_network("resnet50")
+
+
+def test_networks_share_what_their_first_parts_make() -> None:
+    """Only where those have the same weights and precision, and no figure moves."""
+    networks = [small_network() for _ in range(3)]
+    networks[1].encoder.second.weight.data.mul_(2.0)
+    networks[2].encoder.first.weight.data.mul_(2.0)
+    images = torch.rand(3, 3, R, R) * 2 - 1
+    with torch.no_grad():
+        plain = [network.features(images) for network in networks]
+    fronts = FrontCache(1 << 20)
+    for network in networks:
+        network.fronts = fronts
+    for made, network, expected in zip((3, 3, 6), networks, plain, strict=True):
+        torch.testing.assert_close(network.features(images), expected)
+        assert fronts.maps.made == made
+    other = FrontCache(1 << 20)
+    for precision in ("fp32", "bf16"):
+        network = small_network()
+        network.encoder.precision, network.fronts = precision, other
+        network.features(images)
+    assert other.maps.made == 6
