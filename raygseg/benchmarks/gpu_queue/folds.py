@@ -15,7 +15,7 @@ from raygseg.pipelines.episodes import score_episodes
 
 FOLDS = range(4)
 KIMG = 12.0  # episodes of a training, in thousands
-TINY_KIMG, TINY_SIDE = 0.004, 33
+TINY_KIMG, TINY_SIDE = 0.008, 33
 # All of the network, as published.
 OVERRIDES = ("network.frozen_parts=0",)
 

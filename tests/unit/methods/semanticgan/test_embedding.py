@@ -79,7 +79,7 @@ def test_sixteen_at_once_are_sixteen_alone(labels: LabelSpace) -> None:
     for row in (0, 7, 15):
         alone = segmenter.answer(images[row : row + 1])
         torch.testing.assert_close(alone.ws[0], together.ws[row], rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(alone.label_logits[0], together.label_logits[row], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(alone.label_logits[0], together.label_logits[row], rtol=1e-4, atol=1e-4)
         assert int(alone.steps) == int(together.steps[row])
 
 
