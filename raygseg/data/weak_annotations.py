@@ -8,6 +8,7 @@ piece's skeleton, smoothed, and one along the eroded background. Points are an a
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -63,7 +64,7 @@ def annotate(
     if style == "box":
         marks = _boxes(_objects(mask, instances, smallest=0.0), mask.shape)
         return marks if ignore is None else Marks(marks.fore, marks.back & ~ignore)
-    objects = _objects(mask, instances)
+    objects = _objects(mask, instances) if instances is not None else list(_pieces(*_packed(mask)))
     if style == "point":
         return Marks(_points(objects, mask, rng), _points([background], background, rng))
     return _scribbles(objects, background, rng)
@@ -106,12 +107,8 @@ def _scribbles(objects: list[Mask], background: Mask, rng: np.random.Generator) 
     """A line in one object drawn at random, another in the background away from the class (spec 1.9)."""
     one = objects[int(rng.integers(len(objects)))]
     fore = scribble(one, rng)
-    free = eroded(background, MARGIN)
-    free = free if free.any() else background
-    if not free.any():
-        return Marks(fore, np.zeros_like(fore))
-    largest = _objects(free, None)[0]
-    return Marks(fore, scribble(largest, rng))
+    largest = _away(*_packed(background))
+    return Marks(fore, np.zeros_like(fore) if largest is None else scribble(largest, rng))
 
 
 def scribble(mask: Mask, rng: np.random.Generator) -> Mask:
@@ -119,7 +116,7 @@ def scribble(mask: Mask, rng: np.random.Generator) -> Mask:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     piece = mask[window]
-    way = longest_way(skeleton(piece))
+    way = _way(*_packed(piece))
     length = max(2, round(len(way) * rng.uniform(*SHARE)))
     first = int(rng.integers(max(1, len(way) - length + 1)))
     way = way[first : first + length]
@@ -130,6 +127,44 @@ def scribble(mask: Mask, rng: np.random.Generator) -> Mask:
         if drawn.sum() >= min(len(way), LINE_WIDTH):
             break
     return drawn
+
+
+# What follows from a mask alone is worked out once: an evaluation marks a picture in many episodes, each time anew.
+
+
+def _packed(mask: Mask) -> tuple[bytes, tuple[int, int]]:
+    return np.packbits(mask).tobytes(), (mask.shape[0], mask.shape[1])
+
+
+def _unpacked(bits: bytes, shape: tuple[int, int]) -> Mask:
+    return np.unpackbits(np.frombuffer(bits, np.uint8), count=shape[0] * shape[1]).reshape(shape).astype(bool)
+
+
+@lru_cache(maxsize=512)
+def _pieces(bits: bytes, shape: tuple[int, int]) -> tuple[Mask, ...]:
+    return _fixed(_objects(_unpacked(bits, shape), None))
+
+
+@lru_cache(maxsize=512)
+def _away(bits: bytes, shape: tuple[int, int]) -> Mask | None:
+    """The largest piece of a background, away from the class where there is room; None where there is none at all."""
+    background = _unpacked(bits, shape)
+    free = eroded(background, MARGIN)
+    free = free if free.any() else background
+    return _fixed(_objects(free, None)[:1])[0] if free.any() else None
+
+
+@lru_cache(maxsize=2048)
+def _way(bits: bytes, shape: tuple[int, int]) -> Path:
+    way = longest_way(skeleton(_unpacked(bits, shape)))
+    way.setflags(write=False)
+    return way
+
+
+def _fixed(masks: list[Mask]) -> tuple[Mask, ...]:
+    for mask in masks:
+        mask.setflags(write=False)
+    return tuple(masks)
 
 
 def bezier(way: Path, stops: int) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from raygseg.data.mask_shapes import Mask, eroded, inner_distance, longest_way, pieces, skeleton
-from raygseg.data.weak_annotations import LINE_WIDTH, STYLES, annotate, bezier, scribble
+from raygseg.data.weak_annotations import LINE_WIDTH, STYLES, Style, _away, _pieces, _way, annotate, bezier, scribble
 from raygseg.errors import ConfigError, DataError
 from raygseg.seeding import numpy_rng
 
@@ -143,3 +143,20 @@ def test_what_cannot_be_annotated() -> None:
         annotate(np.zeros((5, 5), dtype=bool), "point", rng())
     with pytest.raises(ConfigError, match="no weak label 'dots'"):
         annotate(np.ones((5, 5), dtype=bool), "dots", rng())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("style", ["scribble", "point"])
+def test_marks_do_not_depend_on_what_was_marked_before(style: Style) -> None:
+    """What follows from a mask alone is kept; no draw is, and nobody can spoil what is kept."""
+    masks = [np.zeros((60, 70), bool) for _ in range(2)]
+    masks[0][5:30, 8:50] = masks[1][20:55, 30:66] = True
+    fresh = [annotate(mask, style, np.random.default_rng(3)) for mask in masks]
+    for cached in (_pieces, _away, _way):
+        cached.cache_clear()
+    for _ in range(2):
+        for mask, (fore, back) in zip(masks, fresh, strict=True):
+            again = annotate(mask, style, np.random.default_rng(3))
+            assert np.array_equal(again.fore, fore) and np.array_equal(again.back, back)
+            again.fore[:] = again.back[:] = True
+            assert not np.array_equal(annotate(mask, style, np.random.default_rng(4)).fore, fore)
+    assert _pieces.cache_info().hits > 0
