@@ -149,7 +149,7 @@ def test_what_cannot_be_annotated() -> None:
 def test_marks_do_not_depend_on_what_was_marked_before(style: Style) -> None:
     """What follows from a mask alone is kept; no draw is, and nobody can spoil what is kept."""
     masks = [np.zeros((60, 70), bool) for _ in range(2)]
-    masks[0][5:30, 8:50] = masks[1][20:55, 30:66] = True
+    masks[0][5:30, 8:50] = masks[1][20:40, 10:66] = True
     fresh = [annotate(mask, style, np.random.default_rng(3)) for mask in masks]
     for cached in (_pieces, _away, _way):
         cached.cache_clear()
