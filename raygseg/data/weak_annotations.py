@@ -95,8 +95,7 @@ def _points(objects: list[Mask], within: Mask, rng: np.random.Generator) -> Mask
     one = objects[int(rng.integers(len(objects)))]
     if not one.any():
         return np.zeros_like(within)
-    depth = inner_distance(one)
-    deepest = np.argwhere(depth >= depth.max() - 1e-9)
+    deepest = _deepest(*_packed(one))
     place = deepest[int(rng.integers(len(deepest)))]
     row, column = int(place[0]), int(place[1])
     ys, xs = np.arange(within.shape[0])[:, None], np.arange(within.shape[1])
@@ -159,6 +158,15 @@ def _way(bits: bytes, shape: tuple[int, int]) -> Path:
     way = longest_way(skeleton(_unpacked(bits, shape)))
     way.setflags(write=False)
     return way
+
+
+@lru_cache(maxsize=2048)
+def _deepest(bits: bytes, shape: tuple[int, int]) -> NDArray[np.int64]:
+    """[n, 2] places that are as deep inside as any."""
+    depth = inner_distance(_unpacked(bits, shape))
+    places = np.argwhere(depth >= depth.max() - 1e-9)
+    places.setflags(write=False)
+    return places
 
 
 def _fixed(masks: list[Mask]) -> tuple[Mask, ...]:

@@ -10,7 +10,18 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from raygseg.data.mask_shapes import Mask, eroded, inner_distance, longest_way, pieces, skeleton
-from raygseg.data.weak_annotations import LINE_WIDTH, STYLES, Style, _away, _pieces, _way, annotate, bezier, scribble
+from raygseg.data.weak_annotations import (
+    LINE_WIDTH,
+    STYLES,
+    Style,
+    _away,
+    _deepest,
+    _pieces,
+    _way,
+    annotate,
+    bezier,
+    scribble,
+)
 from raygseg.errors import ConfigError, DataError
 from raygseg.seeding import numpy_rng
 
@@ -151,7 +162,7 @@ def test_marks_do_not_depend_on_what_was_marked_before(style: Style) -> None:
     masks = [np.zeros((60, 70), bool) for _ in range(2)]
     masks[0][5:30, 8:50] = masks[1][20:40, 10:66] = True
     fresh = [annotate(mask, style, np.random.default_rng(3)) for mask in masks]
-    for cached in (_pieces, _away, _way):
+    for cached in (_pieces, _away, _way, _deepest):
         cached.cache_clear()
     for _ in range(2):
         for mask, (fore, back) in zip(masks, fresh, strict=True):
