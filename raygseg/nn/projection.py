@@ -49,15 +49,20 @@ class PerceptualDistance:
 
     def describe(self, images: Tensor) -> dict[str, Tensor]:
         """Unit-length feature maps of pictures [N, 3, R, R] in [-1, 1]."""
-        return {name: F.normalize(maps.float(), dim=1, eps=MAP_FLOOR) for name, maps in self.network(images).items()}
+        return {name: F.normalize(_single(maps), dim=1, eps=MAP_FLOOR) for name, maps in self.network(images).items()}
 
     def between(self, images: Tensor, target: dict[str, Tensor], valid: Tensor) -> Tensor:
         """[N]: distance of pictures to described targets; valid [N, 1, R, R] in 0..1."""
         total = images.new_zeros(len(images))
         for name, maps in self.network(images).items():
             weight = F.adaptive_avg_pool2d(valid, maps.shape[-1])
-            total = total + masked_mean(unit_square_distance(maps.float(), target[name], MAP_FLOOR), weight)
+            total = total + masked_mean(unit_square_distance(_single(maps), target[name], MAP_FLOOR), weight)
         return total
+
+
+def _single(maps: Tensor) -> Tensor:
+    """Half precision brought to float32; double stays."""
+    return maps.to(torch.promote_types(maps.dtype, torch.float32))
 
 
 def masked_mean(values: Tensor, weight: Tensor) -> Tensor:

@@ -96,10 +96,11 @@ class Outside:
     """Where a run's ticks and pictures go: the tracking store and the caller's progress."""
 
     def __init__(self, config: Run, folder: str, progress: Progress | None) -> None:
-        self.hook = TrackingHook(run_folder.tracking_settings(config, folder))
+        settings = run_folder.tracking_settings(config, folder)
+        self.hook = TrackingHook(settings)
         self.hook.start()
         self.watch = Watch(config, folder)
-        self.config, self.folder, self.fingerprint = config, folder, run_folder.own_fingerprint(folder, config)
+        self.config, self.folder, self.fingerprint = config, folder, settings.fingerprint
         self.total = total_kimg(config)
         self.progress = progress
         self.nimg = 0

@@ -55,9 +55,10 @@ class Encoder(Protocol):
 
 
 class FrontCache:
-    """What the first parts of encoders make of pictures, shared by networks that differ in the last part alone.
+    """What the first parts of encoders make of pictures, for training the rest and for networks that share them.
 
-    Only for networks that do not change any more.
+    Those parts must not change any more. A map is always made of its picture alone, so that it does not depend on
+    which others were at hand.
 
     Args:
         limit: bytes.
@@ -68,19 +69,24 @@ class FrontCache:
         self._digests: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
     def features(self, encoder: Any, images: Tensor) -> Tensor:
-        """As `encoder(images)`, which has no gradient here."""
+        """As `encoder(images)` without a gradient, all but the last part from the cache."""
         parts = len(encoder.parts) - 1
+        with torch.no_grad():
+            maps: Tensor = encoder.back(self.front(encoder, images, parts), parts).to(images.dtype)
+        return maps
+
+    @torch.no_grad()
+    def front(self, encoder: Any, images: Tensor, parts: int) -> Tensor:
+        """As `encoder.front(images, parts)`; `parts` is the same in every call for an encoder."""
         if encoder not in self._digests:
             self._digests[encoder] = _digest(
                 encoder.precision, *(p for part in encoder.parts[:parts] for p in part.parameters())
             )
-        with torch.no_grad():
-            rows = [
-                self.maps.get((self._digests[encoder], _digest("", image)), partial(encoder.front, image[None], parts))
-                for image in images
-            ]
-            maps: Tensor = encoder.back(torch.cat(rows), parts).to(images.dtype)
-        return maps
+        mine = self._digests[encoder]
+        rows = [
+            self.maps.get((mine, _digest("", image)), partial(encoder.front, image[None], parts)) for image in images
+        ]
+        return torch.cat(rows)
 
 
 def _digest(word: str, *tensors: Tensor) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,9 +15,8 @@ from raygseg.config.panet import PanetConfig
 from raygseg.errors import DataError
 from raygseg.interfaces import MicroBatch, Phase, PhaseLoss
 from raygseg.methods.panet.losses import VOID, alignment_loss, segmentation_loss
-from raygseg.methods.panet.network import PrototypeNetwork, blank_network, pretrained_network, signed
+from raygseg.methods.panet.network import FrontCache, PrototypeNetwork, blank_network, pretrained_network, signed
 from raygseg.nn.schedules import set_lr
-from raygseg.nn.tensor_cache import TensorCache
 
 logger = logging.getLogger(__name__)
 TRIES = 4  # episodes in place of one that cannot be read, itself included
@@ -87,7 +84,7 @@ class PanetRecipe:
         self.total_images = int(config.schedule.total_kimg * 1000)
         self.network = (network or build_network(config)).to(self.device)
         parts, self.frozen = self.network.encoder.parts, config.network.frozen_parts
-        self.cache = TensorCache(config.memory_mb << 20)
+        self.fronts = FrontCache(config.memory_mb << 20)
         for part in parts[: self.frozen]:
             part.requires_grad_(False)
         trained = parts[self.frozen :]
@@ -123,27 +120,12 @@ class PanetRecipe:
         support, query = data["support_images"], data["query_images"]
         images = torch.cat([support.flatten(0, 2), query.flatten(0, 1)])
         if self.frozen:
-            maps = self.network.encoder.back(self._frozen_maps(images), self.frozen).float()
+            encoder = self.network.encoder
+            maps = encoder.back(self.fronts.front(encoder, signed(images), self.frozen), self.frozen).float()
         else:
             maps = self.network.features(signed(images))
         count = support.shape[:3].numel()
         return maps[:count].unflatten(0, support.shape[:3]), maps[count:].unflatten(0, query.shape[:2])
-
-    @torch.no_grad()
-    def _frozen_maps(self, images: Tensor) -> Tensor:
-        """uint8 [N, 3, R, R] through the parts that are not trained, on a CPU from the cache where it has them.
-
-        Always a picture at a time there: a map must not depend on whether another was at hand.
-        """
-        front = self.network.encoder.front
-        if images.device.type != "cpu":
-            maps: Tensor = front(signed(images), self.frozen)
-            return maps
-        rows = []
-        for image in images:
-            key = hashlib.blake2b(image.contiguous().numpy(), digest_size=16).digest()
-            rows.append(self.cache.get(key, partial(front, signed(image[None]), self.frozen)))
-        return torch.cat(rows)
 
     def lr_share(self, nimg: int) -> float:
         """Factor on the learning rate after `nimg` episodes."""

@@ -18,9 +18,8 @@ from raygseg.engine.loop import Hooks, Trainer, train_loop
 from raygseg.errors import DataError
 from raygseg.interfaces import Draws, MicroBatch
 from raygseg.methods.panet.losses import alignment_loss, segmentation_loss
-from raygseg.methods.panet.network import signed
+from raygseg.methods.panet.network import FrontCache, signed
 from raygseg.methods.panet.training import SPARE, EpisodeStream, PanetRecipe
-from raygseg.nn.tensor_cache import TensorCache
 from tests.unit.engine.two_workers import differing, train, train_together
 from tests.unit.methods.panet.few_shapes import ShapeEpisodes, configure, shapes, small_network
 
@@ -88,19 +87,19 @@ def test_frozen_maps_are_made_once_a_picture_and_change_nothing() -> None:
     size, weights = 8 * 16 * 16 * 4, []
     for memory in (1 << 20, size, 0):
         recipe = PanetRecipe(configure(network={"frozen_parts": 1}), "cpu", small_network())
-        recipe.cache = TensorCache(memory)
+        recipe.fronts = FrontCache(memory)
         trainer = Trainer(recipe, EpisodeStream(ShapeEpisodes()))
         for _ in range(3):
             trainer.step()
         trainer.close()
-        assert recipe.cache.peak <= memory
+        assert recipe.fronts.maps.peak <= memory
         weights.append(recipe.network.encoder.second.weight.detach().clone())
     assert torch.equal(weights[0], weights[1]) and torch.equal(weights[0], weights[2])
 
     recipe = PanetRecipe(configure(network={"frozen_parts": 1}), "cpu", small_network())
     batch = batch_of(3)
     first, again = (recipe.phases[0].loss(batch).loss for _ in range(2))
-    assert torch.equal(first, again) and recipe.cache.made == len(recipe.cache) == 6
+    assert torch.equal(first, again) and recipe.fronts.maps.made == len(recipe.fronts.maps) == 6
     plain = PanetRecipe(configure(), "cpu", small_network())
     torch.testing.assert_close(first, plain.phases[0].loss(batch).loss)
 
