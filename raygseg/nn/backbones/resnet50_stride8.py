@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raygseg.errors import CheckpointError, MissingEnvironmentError
+from raygseg.nn.backbones.parted import PartedEncoder
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 1))  # (width, blocks, stride)
@@ -66,7 +67,7 @@ class Bottleneck(nn.Module):
         return F.relu(y) if self.last_relu else y
 
 
-class ResNet50Stride8(nn.Module):
+class ResNet50Stride8(PartedEncoder):
     """[N, 3, H, W] in [-1, 1] -> [N, 1024, ceil(H / 8), ceil(W / 8)], signed. 8,636,096 parameters.
 
     Args:
@@ -106,27 +107,15 @@ class ResNet50Stride8(nn.Module):
 
     @property
     def parts(self) -> list[nn.Module]:
-        """Stem and stages from the picture on: what can be frozen from the front."""
+        """Stem and stages."""
         return [self.conv1, self.layer1, self.layer2, self.layer3]
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.back(self.front(images, 0), 0).to(images.dtype)
+    def seen(self, images: Tensor) -> Tensor:
+        return ((images + 1) / 2 - self.mean) / self.std
 
-    def front(self, images: Tensor, parts: int) -> Tensor:
-        """The map after the first `parts` parts, as precise as it was made; 0: the picture as they see it."""
-        x = (((images + 1) / 2 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return self._through(x, 0, parts)
-
-    def back(self, x: Tensor, parts: int) -> Tensor:
-        """From what `front` gave after so many parts to the last map."""
-        return self._through(x, parts, len(self.parts))
-
-    def _through(self, x: Tensor, first: int, end: int) -> Tensor:
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            for place in range(first, end):
-                x = self.parts[place](x)
-                x = x if place else F.max_pool2d(F.relu(self.bn1(x)), 3, 2, 1)
-        return x
+    def part(self, x: Tensor, place: int) -> Tensor:
+        x = self.parts[place](x)
+        return x if place else F.max_pool2d(F.relu(self.bn1(x)), 3, 2, 1)
 
 
 def load_resnet50_stride8(path: str | Path, precision: Literal["fp32", "bf16"] = "fp32") -> ResNet50Stride8:

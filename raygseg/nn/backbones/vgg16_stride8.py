@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raygseg.nn.backbones.parted import PartedEncoder
 from raygseg.nn.backbones.vgg16 import MEAN, VGG16Features, read_weights
 
 POOL_STRIDES = (2, 2, 2, 1)
 
 
-class VGG16Stride8(nn.Module):
+class VGG16Stride8(PartedEncoder):
     """[N, 3, H, W] in [-1, 1] -> [N, 512, ceil(H / 8), ceil(W / 8)], signed. 14,714,688 parameters.
 
     Args:
@@ -45,29 +46,19 @@ class VGG16Stride8(nn.Module):
 
     @property
     def parts(self) -> list[nn.Module]:
-        """The blocks from the picture on: what can be frozen from the front."""
+        """The blocks."""
         return [nn.ModuleList(self.features[name] for name in names) for names in self.plan]
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.back(self.front(images, 0), 0).to(images.dtype)
+    def seen(self, images: Tensor) -> Tensor:
+        return (images + 1) * 127.5 - self.mean
 
-    def front(self, images: Tensor, parts: int) -> Tensor:
-        """The map after the first `parts` parts, as precise as it was made; 0: the picture as they see it."""
-        x = ((images + 1) * 127.5 - self.mean).contiguous(memory_format=torch.channels_last)
-        return self._through(x, 0, parts)
-
-    def back(self, x: Tensor, parts: int) -> Tensor:
-        """From what `front` gave after so many parts to the last map."""
-        return self._through(x, parts, len(self.plan))
-
-    def _through(self, x: Tensor, first: int, end: int) -> Tensor:
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            for block in range(first, end):
-                x = F.max_pool2d(x, 3, POOL_STRIDES[block - 1], 1) if block else x
-                for name in self.plan[block]:
-                    x = self.features[name](x)
-                    last = block == len(self.plan) - 1 and name == self.plan[block][-1]
-                    x = x if last else F.relu(x, inplace=True)
+    def part(self, x: Tensor, place: int) -> Tensor:
+        names = self.plan[place]
+        x = F.max_pool2d(x, 3, POOL_STRIDES[place - 1], 1) if place else x
+        for name in names:
+            x = self.features[name](x)
+            last = place == len(self.plan) - 1 and name == names[-1]
+            x = x if last else F.relu(x, inplace=True)
         return x
 
 
